@@ -1,0 +1,100 @@
+//! Why a connection was not forwarded. Each cause has one response flag, so log and metrics agree by
+//! construction.
+
+use std::{fmt, io, net::SocketAddr, time::Duration};
+
+use crate::ClusterName;
+
+/// Envoy's response flags, as far as a TCP proxy without limits can raise them. Shown as `-` when all went well.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Flag {
+    /// Nothing to report.
+    #[default]
+    None,
+    /// `NR`: no rule of the gateway's listener matched.
+    NoRoute,
+    /// `NC`: the route names a host or subset that does not exist.
+    NoCluster,
+    /// `UH`: the cluster has no endpoint.
+    NoHealthyUpstream,
+    /// `UF,URX`: the one attempt to connect failed.
+    UpstreamFailure,
+    /// `DC`: the client went away before its connection was answered.
+    DownstreamClosed,
+}
+
+impl Flag {
+    /// As Envoy and Istio's metrics write it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::None => "-",
+            Self::NoRoute => "NR",
+            Self::NoCluster => "NC",
+            Self::NoHealthyUpstream => "UH",
+            Self::UpstreamFailure => "UF,URX",
+            Self::DownstreamClosed => "DC",
+        }
+    }
+}
+
+impl fmt::Display for Flag {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// Why a connection was accepted and then closed without an upstream.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A gateway listener without a rule for this flow.
+    #[error("no route for {0}")]
+    NoRoute(SocketAddr),
+    /// The route's host or subset does not exist (yet).
+    #[error("{name} does not exist: {reason}")]
+    NoCluster {
+        /// The cluster that the route names.
+        name: ClusterName,
+        /// Which part is missing, in Istio's words.
+        reason: String,
+    },
+    /// The cluster exists and has nobody in it.
+    #[error("{0} has no endpoint")]
+    NoHealthyUpstream(ClusterName),
+    /// The endpoint did not accept.
+    #[error("cannot connect to {endpoint}: {source}")]
+    Connect {
+        /// Who was dialled.
+        endpoint: SocketAddr,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// The endpoint did not answer in time (`connectTimeout`).
+    #[error("{endpoint} did not answer within {after:?}")]
+    ConnectTimeout {
+        /// Who was dialled.
+        endpoint: SocketAddr,
+        /// The timeout in force.
+        after: Duration,
+    },
+    /// The client went away while its upstream was being dialled.
+    #[error("the client went away before {endpoint} answered")]
+    DownstreamClosed {
+        /// Who was dialled.
+        endpoint: SocketAddr,
+    },
+}
+
+impl Error {
+    /// The response flag of this cause.
+    #[must_use]
+    pub const fn flag(&self) -> Flag {
+        match self {
+            Self::NoRoute(_) => Flag::NoRoute,
+            Self::NoCluster { .. } => Flag::NoCluster,
+            Self::NoHealthyUpstream(_) => Flag::NoHealthyUpstream,
+            Self::Connect { .. } | Self::ConnectTimeout { .. } => Flag::UpstreamFailure,
+            Self::DownstreamClosed { .. } => Flag::DownstreamClosed,
+        }
+    }
+}

@@ -1,0 +1,24 @@
+//! Istio resources in, routing decisions out.
+//!
+//! Pure: no sockets, no files, no clock, no randomness of its own, no async. Bytes of YAML, the time and random
+//! draws are arguments. The two types that matter are [`Snapshot`], the whole of the routing rules at one
+//! moment, and [`Flow`], the facts of one connection; [`route::select`] and [`balance::pick`] take one of each.
+//!
+//! Istio's words live in [`istio`], Envoy's everywhere else; `istio::compile` is the dictionary.
+
+pub mod balance;
+mod error;
+mod flow;
+pub mod istio;
+mod listing;
+pub mod route;
+mod snapshot;
+mod state;
+
+pub use error::{Error, Flag};
+pub use flow::{Door, Flow, Workload};
+pub use snapshot::{
+    Cluster, ClusterKind, ClusterName, Destination, Endpoint, Host, Listener, Match, Route, Rule, Service,
+    Snapshot, SubnetListener, WorkloadName,
+};
+pub use state::ClusterState;

@@ -1,0 +1,241 @@
+//! The whole of the routing rules at one moment: immutable, compiled whole, published by one pointer.
+//!
+//! Everything that has a default in Istio has its value here: no `Option` means "see the documentation".
+//! Its listing is in `listing`.
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
+
+use ipnet::IpNet;
+
+use crate::ClusterState;
+
+/// Istio's name of a cluster: `outbound|PORT|SUBSET|FQDN`, `PassthroughCluster`. Cheap to clone.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ClusterName(Arc<str>);
+
+impl ClusterName {
+    /// `outbound|port|subset|host`; an empty `subset` means the whole service.
+    #[must_use]
+    pub fn outbound(port: u16, subset: &str, host: &str) -> Self {
+        Self(format!("outbound|{port}|{subset}|{host}").into())
+    }
+
+    /// The cluster of destinations that no listener claims.
+    #[must_use]
+    pub fn passthrough() -> Self {
+        Self("PassthroughCluster".into())
+    }
+
+    /// The name as it is written.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for ClusterName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// The rules of a mesh at one moment.
+#[derive(Clone, Debug, Default)]
+pub struct Snapshot {
+    /// Counts publications, from 1; the app sets it.
+    pub generation: u64,
+    /// Captured addresses: every VIP with every port of its service.
+    pub listeners: BTreeMap<SocketAddr, Arc<Listener>>,
+    /// Captured ranges, longest prefix first, then by port.
+    pub subnets: Vec<SubnetListener>,
+    /// What this process itself listens on for `Gateway` resources, only where a route is bound.
+    pub gateways: BTreeMap<SocketAddr, Arc<Listener>>,
+    /// Every cluster that a route or a service names.
+    pub clusters: BTreeMap<ClusterName, Arc<Cluster>>,
+    /// Every host of the mesh by its full name, with what it resolves to.
+    pub hosts: BTreeMap<String, Host>,
+}
+
+/// A listener for one port of a range of addresses (ServiceEntry with CIDR `addresses`).
+#[derive(Clone, Debug)]
+pub struct SubnetListener {
+    /// The range.
+    pub subnet: IpNet,
+    /// The port.
+    pub port: u16,
+    /// What it does.
+    pub listener: Arc<Listener>,
+}
+
+/// A name that workloads can dial.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Host {
+    /// Namespace of the resource that brought it.
+    pub namespace: String,
+    /// Its own `addresses` (clusterIPs), else one VIP allocated for it.
+    pub addresses: Vec<IpAddr>,
+}
+
+/// One captured address and port, or one port of a gateway.
+#[derive(Clone, Debug)]
+pub struct Listener {
+    /// Where it came from, for people: `tcp-echo.default.svc.cluster.local:9000`,
+    /// `gateway default/tcp-echo-gateway:31400`.
+    pub name: String,
+    /// Tried in order, see [`crate::route::select`].
+    pub rules: Vec<Rule>,
+}
+
+/// One rule of a VirtualService, or the default at a listener's end.
+#[derive(Clone, Debug)]
+pub struct Rule {
+    /// ORed. Empty: every flow.
+    pub matches: Vec<Match>,
+    /// Where its connections go.
+    pub route: Arc<Route>,
+}
+
+/// The conditions of one `match`, ANDed; port and gateways were decided when the listener was compiled.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Match {
+    /// Original destination; empty: any. Among matches with subnets the longest prefix wins.
+    pub destination_subnets: Vec<IpNet>,
+    /// The client's address. Istio defines the field and leaves it unimplemented; here it works.
+    pub source_subnet: Option<IpNet>,
+    /// Labels that the client's workload must have.
+    pub source_labels: BTreeMap<String, String>,
+    /// Namespace of the client's workload.
+    pub source_namespace: Option<String>,
+}
+
+/// A weighted choice of clusters. At least one destination; the weights add up to more than 0.
+#[derive(Clone, Debug)]
+pub struct Route {
+    /// For logs: `default/tcp-echo` of the VirtualService, or the service's own name for a default route.
+    pub name: String,
+    /// The choice.
+    pub destinations: Vec<Destination>,
+}
+
+/// One arm of a weighted choice.
+#[derive(Clone, Debug)]
+pub struct Destination {
+    /// Share of the connections, relative to the sum over the route.
+    pub weight: u64,
+    /// Who serves them.
+    pub cluster: Arc<Cluster>,
+}
+
+/// The service that a cluster belongs to, as Istio's metrics label it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Service {
+    /// Full name: `tcp-echo.default.svc.cluster.local`; `PassthroughCluster` for unclaimed traffic.
+    pub host: String,
+    /// Short name: `tcp-echo`.
+    pub name: String,
+    /// Namespace; `unknown` for unclaimed traffic.
+    pub namespace: String,
+}
+
+/// Endpoints that serve one service port, or one subset of it.
+#[derive(Clone, Debug)]
+pub struct Cluster {
+    /// Istio's name of it.
+    pub name: ClusterName,
+    /// Its service.
+    pub service: Service,
+    /// How endpoints are found.
+    pub kind: ClusterKind,
+    /// `connectionPool.tcp.connectTimeout`, 10 s when nobody said otherwise.
+    pub connect_timeout: Duration,
+    /// The running side; a recompiled cluster of the same name takes it over.
+    pub state: Arc<ClusterState>,
+}
+
+/// How a cluster finds its endpoints.
+#[derive(Clone, Debug)]
+pub enum ClusterKind {
+    /// A known list; empty is possible (flag UH).
+    Endpoints(Vec<Endpoint>),
+    /// The address that the client dialled.
+    OriginalDestination,
+    /// The host or subset does not exist (flag NC); the text says which, in Istio's words.
+    Missing(String),
+}
+
+/// Somebody who serves.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Endpoint {
+    /// Where to connect.
+    pub address: SocketAddr,
+    /// Relative share of the cluster's connections; 1 unless a WorkloadEntry says otherwise. Never 0.
+    pub weight: u32,
+    /// Who it is, as Istio's metrics label it.
+    pub workload: Arc<WorkloadName>,
+}
+
+/// Names of a serving workload for metrics; `unknown` where nobody said.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct WorkloadName {
+    /// Pod or WorkloadEntry name.
+    pub name: String,
+    /// Its namespace.
+    pub namespace: String,
+    /// Label `app` (or `app.kubernetes.io/name`).
+    pub app: String,
+    /// Label `version` (or `app.kubernetes.io/version`).
+    pub version: String,
+}
+
+impl Snapshot {
+    /// The listener that claims `destination` in the mesh: exact address first, then the longest prefix.
+    #[must_use]
+    pub fn listener(&self, destination: SocketAddr) -> Option<&Arc<Listener>> {
+        self.listeners.get(&destination).or_else(|| {
+            let claims = |range: &&SubnetListener| {
+                range.port == destination.port() && range.subnet.contains(&destination.ip())
+            };
+            self.subnets.iter().find(claims).map(|range| &range.listener)
+        })
+    }
+
+    /// A snapshot that knows nothing but names and their addresses: what compiling starts from after a restart,
+    /// so that every host keeps its VIP.
+    #[must_use]
+    pub fn with_hosts(hosts: BTreeMap<String, Host>) -> Self {
+        Self { hosts, ..Self::default() }
+    }
+}
+
+impl Cluster {
+    /// The cluster of destinations that no listener claims: dials what the client dialled.
+    #[must_use]
+    pub fn passthrough(connect_timeout: Duration) -> Self {
+        let name = ClusterName::passthrough();
+        let service = Service {
+            host: name.to_string(),
+            name: name.to_string(),
+            namespace: WorkloadName::UNKNOWN.to_owned(),
+        };
+        let state = Arc::default();
+        Self { name, service, kind: ClusterKind::OriginalDestination, connect_timeout, state }
+    }
+}
+
+impl WorkloadName {
+    /// What Istio's metrics say where nobody said.
+    pub const UNKNOWN: &'static str = "unknown";
+}
+
+impl Default for WorkloadName {
+    fn default() -> Self {
+        let unknown = || Self::UNKNOWN.to_owned();
+        Self { name: unknown(), namespace: unknown(), app: unknown(), version: unknown() }
+    }
+}

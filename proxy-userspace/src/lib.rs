@@ -1,0 +1,1 @@
+//! The daemon's rooms, in the order a connection and a change of configuration meet them.

@@ -1,3 +1,5 @@
 //! The daemon's rooms, in the order a connection and a change of configuration meet them.
 
+pub mod admin;
+pub mod settings;
 pub mod source;

@@ -1,0 +1,175 @@
+//! What an operator sets: the arguments of `shunt run`, parsed and checked.
+
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    time::Duration,
+};
+
+use proxy_common::FailurePolicy;
+
+/// Where the daemon's socket, lock and hosts file live unless told otherwise.
+pub const RUN_DIR: &str = "/run/shunt";
+
+/// The arguments of `shunt run`.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Settings {
+    /// Folder of YAML: Istio and Kubernetes resources, watched for changes
+    #[arg(long, value_name = "DIR")]
+    pub config: PathBuf,
+    /// Folder for the admin socket, the lock and the workloads' hosts file
+    #[arg(long, value_name = "DIR", default_value = RUN_DIR)]
+    pub run_dir: PathBuf,
+    /// Folder that remembers which address each host was given, so that it stays the same across restarts
+    #[arg(long, value_name = "DIR", default_value = "/var/lib/shunt")]
+    pub state_dir: PathBuf,
+    /// Name of this daemon's cgroup and of its pins; two daemons on one machine need two names
+    #[arg(long, value_name = "NAME", default_value = "shunt", value_parser = file_name)]
+    pub instance: String,
+    /// Name of the local workload: the processes that `shunt exec` starts
+    #[arg(long, value_name = "NAME", default_value = "local")]
+    pub name: String,
+    /// Kubernetes namespace of the local workload
+    #[arg(long, value_name = "NAMESPACE", default_value = "default")]
+    pub namespace: String,
+    /// Label of the local workload, as sourceLabels match it; may be repeated
+    #[arg(long = "label", value_name = "KEY=VALUE", value_parser = key_value)]
+    pub labels: Vec<(String, String)>,
+    /// Address that Gateway servers without `bind` listen on
+    #[arg(long, value_name = "IP", default_value = "0.0.0.0")]
+    pub gateway_address: IpAddr,
+    /// Label that a Gateway's selector finds this process by; may be repeated
+    #[arg(long = "gateway-label", value_name = "KEY=VALUE", value_parser = key_value, default_value = "istio=ingressgateway")]
+    pub gateway_labels: Vec<(String, String)>,
+    /// Address of /metrics, /healthz/live and /healthz/ready
+    #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:15000")]
+    pub metrics_address: SocketAddr,
+    /// What a captured connect() meets while no daemon listens: `open` lets it go its own way, `closed` refuses
+    #[arg(long, value_name = "open|closed", default_value = "open", value_parser = failure_policy)]
+    pub failure_policy: FailurePolicy,
+    /// Access log, one line a connection: `text`, `json` or `off`
+    #[arg(long, value_name = "FORMAT", default_value = "text", value_parser = ["text", "json", "off"])]
+    pub access_log: String,
+    /// File that the access log is appended to; standard output when absent
+    #[arg(long, value_name = "FILE")]
+    pub access_log_file: Option<PathBuf>,
+    /// How long open connections may finish after SIGTERM: `30s`, `500ms`, `2m`
+    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = duration)]
+    pub drain_timeout: Duration,
+    /// Worker threads; one for each processor when absent
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    pub workers: Option<u16>,
+    /// Firewall mark of steered connections; must be nobody else's
+    #[arg(long, value_name = "MARK", default_value = "0x53485554", value_parser = number)]
+    pub mark: u32,
+    /// Routing table, and priority of the rule that leads to it, for steered connections
+    #[arg(long, value_name = "N", default_value = "21332", value_parser = number)]
+    pub route_table: u32,
+    /// What the kernel programs log of each decision: `off`, `error`, `warn`, `info`, `debug`
+    #[arg(long, value_name = "LEVEL", default_value = "off", value_parser = ["off", "error", "warn", "info", "debug"])]
+    pub bpf_log: String,
+}
+
+impl Settings {
+    /// Where the daemon answers `shunt` commands.
+    #[must_use]
+    pub fn admin_socket(&self) -> PathBuf {
+        self.run_dir.join("admin.sock")
+    }
+
+    /// The gateway labels as a map.
+    #[must_use]
+    pub fn gateway_labels(&self) -> BTreeMap<String, String> {
+        self.gateway_labels.iter().cloned().collect()
+    }
+}
+
+/// `KEY=VALUE`.
+///
+/// # Errors
+/// A sentence, when there is no `=` or nothing before it.
+pub fn key_value(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
+        _ => Err("write KEY=VALUE, as in app=web".to_owned()),
+    }
+}
+
+fn file_name(text: &str) -> Result<String, String> {
+    let fits = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
+    let good = !text.is_empty() && text.bytes().all(fits);
+    good.then(|| text.to_owned()).ok_or_else(|| "use letters, digits, - and _ only".to_owned())
+}
+
+fn failure_policy(text: &str) -> Result<FailurePolicy, String> {
+    match text {
+        "open" => Ok(FailurePolicy::Open),
+        "closed" => Ok(FailurePolicy::Closed),
+        _ => Err("write open or closed".to_owned()),
+    }
+}
+
+fn number(text: &str) -> Result<u32, String> {
+    let parsed = match text.strip_prefix("0x") {
+        Some(hex) => u32::from_str_radix(hex, 16),
+        None => text.parse(),
+    };
+    parsed.ok().filter(|&number| number != 0).ok_or_else(|| "write a number from 1, or 0x… in hex".to_owned())
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    let digits = text.trim_end_matches(|letter: char| letter.is_ascii_alphabetic());
+    let unit_ms = match &text[digits.len()..] {
+        "ms" => 1,
+        "s" => 1_000,
+        "m" => 60_000,
+        _ => return Err("write a number with a unit: 500ms, 30s, 2m".to_owned()),
+    };
+    let count: u64 =
+        digits.parse().map_err(|_| "write a whole number with a unit: 500ms, 30s, 2m".to_owned())?;
+    count.checked_mul(unit_ms).map(Duration::from_millis).ok_or_else(|| "that is too long".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_have_a_number_and_a_unit() {
+        for (text, want) in [
+            ("30s", Some(30_000)),
+            ("500ms", Some(500)),
+            ("2m", Some(120_000)),
+            ("0s", Some(0)),
+            ("5", None),
+            ("s", None),
+            ("-1s", None),
+            ("1h", None),
+        ] {
+            assert_eq!(duration(text).ok(), want.map(Duration::from_millis), "{text}");
+        }
+    }
+
+    #[test]
+    fn marks_are_decimal_or_hex_and_never_zero() {
+        for (text, want) in
+            [("0x10", Some(16)), ("21332", Some(21332)), ("0", None), ("0x", None), ("-1", None)]
+        {
+            assert_eq!(number(text).ok(), want, "{text}");
+        }
+    }
+
+    #[test]
+    fn an_instance_is_a_plain_file_name() {
+        for (text, want) in [("shunt", true), ("a-b_9", true), ("", false), ("../x", false), ("a/b", false)] {
+            assert_eq!(file_name(text).is_ok(), want, "{text}");
+        }
+    }
+
+    #[test]
+    fn labels_may_have_an_empty_value_but_not_an_empty_key() {
+        assert_eq!(key_value("a=b=c").unwrap(), ("a".to_owned(), "b=c".to_owned()));
+        assert!(key_value("a=").is_ok() && key_value("=b").is_err() && key_value("ab").is_err());
+    }
+}

@@ -1,5 +1,7 @@
 //! The daemon's rooms, in the order a connection and a change of configuration meet them.
 
 pub mod admin;
+pub mod kernel;
+pub mod node;
 pub mod settings;
 pub mod source;

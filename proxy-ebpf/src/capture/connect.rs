@@ -1,0 +1,181 @@
+//! One `connect()` as the kernel hands it over: typed reads, and the few things a program can do to it.
+//!
+//! Each context field is read by a volatile access of its own: the verifier accepts no merged ones.
+
+use core::{
+    mem::{offset_of, size_of},
+    ptr::{addr_of, from_mut, read_volatile},
+};
+
+use aya_ebpf::{
+    EbpfContext as _,
+    bindings::{bpf_sock_tuple, bpf_sock_tuple__bindgen_ty_1__bindgen_ty_1 as TupleV4},
+    helpers::generated::{
+        bpf_get_current_ancestor_cgroup_id, bpf_get_current_cgroup_id, bpf_get_netns_cookie, bpf_set_retval,
+        bpf_setsockopt, bpf_sk_lookup_tcp, bpf_sk_release,
+    },
+    programs::SockAddrContext,
+};
+use proxy_common::Destination;
+use proxy_ebpf::{v4_mapped, words};
+
+const SOCK_STREAM: u32 = 1;
+const IPPROTO_TCP: u32 = 6;
+const SOL_SOCKET: i32 = 1;
+const SO_MARK: i32 = 36;
+const ECONNREFUSED: i32 = 111;
+const BPF_F_CURRENT_NETNS: u64 = u64::MAX;
+/// Deeper cgroups than this do not exist in practice; the verifier wants a bound.
+const CGROUP_DEPTH: i32 = 32;
+
+/// Reads one field of the context.
+macro_rules! field {
+    ($connect:expr, $($field:tt)+) => {{
+        let context = $connect.context.sock_addr;
+        // SAFETY: the kernel passes a valid `bpf_sock_addr` and allows reads of this field.
+        unsafe { read_volatile(addr_of!((*context).$($field)+)) }
+    }};
+}
+
+/// One `connect()`.
+pub(crate) struct Connect {
+    context: SockAddrContext,
+}
+
+impl Connect {
+    #[inline(always)]
+    pub(crate) fn new(context: SockAddrContext) -> Self {
+        Self { context }
+    }
+
+    /// The context itself, for the log macros.
+    #[inline(always)]
+    pub(crate) fn context(&self) -> &SockAddrContext {
+        &self.context
+    }
+
+    #[inline(always)]
+    pub(crate) fn netns_cookie(&self) -> u64 {
+        // SAFETY: the context is the one this program was called with.
+        unsafe { bpf_get_netns_cookie(self.context.as_ptr()) }
+    }
+
+    #[inline(always)]
+    pub(crate) fn is_tcp(&self) -> bool {
+        field!(self, type_) == SOCK_STREAM && field!(self, protocol) == IPPROTO_TCP
+    }
+
+    /// Where `connect4` wants to go.
+    #[inline(always)]
+    pub(crate) fn destination4(&self) -> Destination {
+        Destination { address: v4_mapped(field!(self, user_ip4)), port: self.port() }
+    }
+
+    /// Where `connect6` wants to go.
+    #[inline(always)]
+    pub(crate) fn destination6(&self) -> Destination {
+        let address = words([
+            field!(self, user_ip6[0]),
+            field!(self, user_ip6[1]),
+            field!(self, user_ip6[2]),
+            field!(self, user_ip6[3]),
+        ]);
+        Destination { address, port: self.port() }
+    }
+
+    #[inline(always)]
+    fn port(&self) -> [u8; 2] {
+        let bytes = field!(self, user_port).to_ne_bytes();
+        [bytes[0], bytes[1]]
+    }
+
+    /// The socket's firewall mark.
+    #[inline(always)]
+    pub(crate) fn mark(&self) -> u32 {
+        let socket = field!(self, __bindgen_anon_1.sk);
+        if socket.is_null() {
+            return 0;
+        }
+        // SAFETY: not null, and the kernel allows reads of a full socket's mark.
+        unsafe { read_volatile(addr_of!((*socket).mark)) }
+    }
+
+    /// Sets the socket's firewall mark; false when the kernel refuses.
+    #[inline(always)]
+    pub(crate) fn set_mark(&self, mut mark: u32) -> bool {
+        let length = size_of::<u32>() as i32;
+        // SAFETY: the value is four initialised bytes on the stack and outlives the call.
+        unsafe {
+            bpf_setsockopt(self.context.as_ptr(), SOL_SOCKET, SO_MARK, from_mut(&mut mark).cast(), length) == 0
+        }
+    }
+
+    /// Makes `connect()` fail with ECONNREFUSED once the program returns 0; a bare 0 would say EPERM.
+    #[inline(always)]
+    pub(crate) fn refuse(&self) {
+        // SAFETY: sets the return value of the call that this program decides on; a constant, as verifiers want.
+        unsafe { bpf_set_retval(-ECONNREFUSED) };
+    }
+
+    /// Whether somebody listens on 127.0.0.1:`port` in this network namespace.
+    #[inline(always)]
+    pub(crate) fn listens4(&self, port: [u8; 2]) -> bool {
+        let mut tuple = empty_tuple();
+        tuple.__bindgen_anon_1.ipv4.daddr = u32::from_ne_bytes([127, 0, 0, 1]);
+        tuple.__bindgen_anon_1.ipv4.dport = u16::from_ne_bytes(port);
+        self.listens(&mut tuple, size_of::<TupleV4>())
+    }
+
+    /// Whether somebody listens on \[::1\]:`port` in this network namespace.
+    #[inline(always)]
+    pub(crate) fn listens6(&self, port: [u8; 2]) -> bool {
+        let mut tuple = empty_tuple();
+        tuple.__bindgen_anon_1.ipv6.daddr = [0, 0, 0, u32::from_ne_bytes([0, 0, 0, 1])];
+        tuple.__bindgen_anon_1.ipv6.dport = u16::from_ne_bytes(port);
+        self.listens(&mut tuple, size_of::<bpf_sock_tuple>())
+    }
+
+    #[inline(always)]
+    fn listens(&self, tuple: &mut bpf_sock_tuple, length: usize) -> bool {
+        // SAFETY: `length` bytes of the tuple are initialised; a socket that is found is released at once.
+        unsafe {
+            let found =
+                bpf_sk_lookup_tcp(self.context.as_ptr(), tuple, length as u32, BPF_F_CURRENT_NETNS, 0);
+            if found.is_null() {
+                return false;
+            }
+            bpf_sk_release(found.cast());
+        }
+        true
+    }
+}
+
+/// Whether the calling task is in the cgroup `id`, itself and not below it.
+#[inline(always)]
+pub(crate) fn in_cgroup(id: u64) -> bool {
+    // SAFETY: no argument; the calling task is the one that connects.
+    id == unsafe { bpf_get_current_cgroup_id() }
+}
+
+/// Whether the calling task is in the cgroup `id` or anywhere below it.
+#[inline(always)]
+pub(crate) fn below_cgroup(id: u64) -> bool {
+    for level in 0..CGROUP_DEPTH {
+        // SAFETY: any level is a valid argument; 0 says that the task's cgroup is not that deep.
+        let ancestor = unsafe { bpf_get_current_ancestor_cgroup_id(level) };
+        if ancestor == id {
+            return true;
+        }
+        if ancestor == 0 {
+            return false;
+        }
+    }
+    false
+}
+
+#[inline(always)]
+fn empty_tuple() -> bpf_sock_tuple {
+    const { assert!(offset_of!(bpf_sock_tuple, __bindgen_anon_1) == 0) };
+    // SAFETY: plain integers; zero is a valid value of each.
+    unsafe { core::mem::zeroed() }
+}

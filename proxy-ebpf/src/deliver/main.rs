@@ -1,0 +1,69 @@
+//! `deliver`: steered packets, which a routing rule turned to `lo` with their destination intact, find the daemon's
+//! listener of their network namespace.
+//!
+//! Whatever did not come in on `lo`, and whatever no listener claims, is none of our business and passes.
+
+#![no_std]
+#![no_main]
+
+mod maps;
+
+use core::ptr::{addr_of, read_volatile};
+
+use aya_ebpf::{macros::sk_lookup, programs::SkLookupContext};
+use proxy_common::{Destination, Verdict};
+use proxy_ebpf::{claim, v4_mapped, words};
+
+/// `lo` is the first interface of every network namespace.
+const LOOPBACK: u32 = 1;
+const IPPROTO_TCP: u32 = 6;
+const AF_INET6: u32 = 10;
+const SK_PASS: u32 = 1;
+
+/// Reads one field of the context, each by a volatile access of its own, as the verifier wants it.
+macro_rules! field {
+    ($context:expr, $($field:tt)+) => {{
+        let lookup = $context.lookup;
+        // SAFETY: the kernel passes a valid `bpf_sk_lookup` and allows reads of this field.
+        unsafe { read_volatile(addr_of!((*lookup).$($field)+)) }
+    }};
+}
+
+/// A packet looks for the socket that listens for it.
+#[sk_lookup]
+pub fn deliver(context: SkLookupContext) -> u32 {
+    if field!(context, ingress_ifindex) == LOOPBACK && field!(context, protocol) == IPPROTO_TCP {
+        let is_v6 = field!(context, family) == AF_INET6;
+        if claim(&destination(&context, is_v6)) == Some(Verdict::Steer as u32) {
+            maps::hand_over(&context, is_v6);
+        }
+    }
+    SK_PASS
+}
+
+/// Where the packet wants to go.
+#[inline(always)]
+fn destination(context: &SkLookupContext, is_v6: bool) -> Destination {
+    let address = if is_v6 {
+        words([
+            field!(context, local_ip6[0]),
+            field!(context, local_ip6[1]),
+            field!(context, local_ip6[2]),
+            field!(context, local_ip6[3]),
+        ])
+    } else {
+        v4_mapped(field!(context, local_ip4))
+    };
+    // The one port of this context that is in host order.
+    let port = (field!(context, local_port) as u16).to_be_bytes();
+    Destination { address, port }
+}
+
+#[panic_handler]
+fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
+    loop {}
+}
+
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 11] = *b"Apache-2.0\0";

@@ -1,0 +1,100 @@
+//! Why the kernel does not do what it was asked.
+
+use std::{io, path::PathBuf};
+
+use aya::{EbpfError, maps::MapError, programs::ProgramError, sys::SyscallError};
+use nix::libc;
+
+/// What failed, and what holds meanwhile.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// An object did not load.
+    #[error("loading the kernel programs `{object}`: {source}")]
+    Load {
+        /// `capture` or `deliver`.
+        object: &'static str,
+        /// The kernel's or the loader's words.
+        source: EbpfError,
+    },
+    /// A program did not load or attach.
+    #[error("{doing} {name}: {}", chain(source))]
+    Program {
+        /// `loading` or `attaching`, and where to.
+        doing: String,
+        /// The program.
+        name: &'static str,
+        /// The kernel's words.
+        source: ProgramError,
+    },
+    /// An embedded object lacks something: it does not belong to this binary.
+    #[error("the embedded kernel programs have no `{0}`: build the binary again")]
+    Missing(&'static str),
+    /// A map has no room.
+    #[error("eBPF map {name} is full at {size} entries; what was in force before still is")]
+    Full {
+        /// The map.
+        name: &'static str,
+        /// Its size.
+        size: u32,
+    },
+    /// A map could not be read or written.
+    #[error("eBPF map {name}: {}; what was in force before still is", chain(source))]
+    Map {
+        /// The map.
+        name: &'static str,
+        /// The kernel's words.
+        source: MapError,
+    },
+    /// A file or a file system did not do what was asked.
+    #[error("{doing} {path}: {source}", path = path.display())]
+    File {
+        /// What was tried.
+        doing: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// The system's words.
+        source: io::Error,
+    },
+    /// Sharing maps between the programs.
+    #[error("sharing maps between the kernel programs: {0}")]
+    Share(String),
+    /// The programs' messages cannot be read.
+    #[error("reading the messages of the kernel programs: {0}")]
+    Log(String),
+}
+
+impl Error {
+    /// A failed write to a map of `size` entries: no room has a name of its own.
+    pub(super) fn write(name: &'static str, size: u32, source: MapError) -> Self {
+        // Hash tables say E2BIG, tries ENOSPC.
+        match &source {
+            MapError::SyscallError(SyscallError { io_error, .. })
+                if matches!(io_error.raw_os_error(), Some(libc::E2BIG | libc::ENOSPC)) =>
+            {
+                Self::Full { name, size }
+            }
+            _ => Self::Map { name, source },
+        }
+    }
+
+    /// For `map_err` on file operations.
+    pub(super) fn file(doing: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
+        let path = path.into();
+        move |source| Self::File { doing, path, source }
+    }
+}
+
+/// An error with its causes: aya's own text often leaves out the errno.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text = format!("{text}: {cause_text}");
+        }
+        next = cause.source();
+    }
+    text
+}

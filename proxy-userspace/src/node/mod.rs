@@ -1,0 +1,15 @@
+//! What a daemon needs of the machine it runs on: network namespaces and sockets inside them, the routing rules
+//! that turn steered packets to its listeners, cgroups, and a private `/etc/hosts`.
+//!
+//! Nothing here knows eBPF, Istio or a connection's way through the proxy.
+
+pub mod cgroup;
+pub mod mounts;
+mod namespace;
+mod netlink;
+pub mod routing;
+mod sockets;
+
+pub use namespace::Namespace;
+pub use routing::Steering;
+pub use sockets::{Family, Listeners};

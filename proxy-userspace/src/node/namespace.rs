@@ -1,0 +1,121 @@
+//! A network namespace: held by a file descriptor, known by its cookie, entered for as long as a closure runs.
+//!
+//! No thread that other code uses ever stays in a foreign namespace: [`Namespace::enter`] takes a thread of its own,
+//! and the in-place way of `sockets` goes there and back without a chance to wait in between.
+
+use std::{
+    fs::File,
+    io,
+    os::{
+        fd::{AsFd, AsRawFd as _, BorrowedFd},
+        linux::fs::MetadataExt as _,
+    },
+    path::Path,
+    sync::Mutex,
+    thread,
+};
+
+use nix::{
+    libc,
+    sched::{CloneFlags, setns},
+};
+
+use super::sockets::{self, Pools};
+
+/// The network namespace of the calling thread.
+const OWN: &str = "/proc/thread-self/ns/net";
+
+/// A network namespace. It lives at least as long as this value.
+#[derive(Debug)]
+pub struct Namespace {
+    file: File,
+    cookie: u64,
+    inode: u64,
+    /// Whether it is the one of the thread that opened it, so that sockets need no way there.
+    pub(super) is_own: bool,
+    pub(super) pools: Mutex<Pools>,
+}
+
+impl Namespace {
+    /// The namespace of the calling thread.
+    ///
+    /// # Errors
+    /// When /proc is not mounted, or there is no room for another descriptor.
+    pub fn current() -> io::Result<Self> {
+        Self::open(Path::new(OWN))
+    }
+
+    /// The namespace at `path`: `/run/netns/NAME` or `/proc/PID/ns/net`.
+    ///
+    /// # Errors
+    /// When the path does not exist, is no network namespace, or may not be entered.
+    pub fn open(path: &Path) -> io::Result<Self> {
+        let about = |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
+        let file = File::open(path).map_err(about)?;
+        let inode = file.metadata().map_err(about)?.st_ino();
+        let is_own = inode == File::open(OWN)?.metadata()?.st_ino();
+        let cookie = visit(file.as_fd(), sockets::netns_cookie).and_then(|cookie| cookie).map_err(about)?;
+        Ok(Self { file, cookie, inode, is_own, pools: Mutex::default() })
+    }
+
+    /// `SO_NETNS_COOKIE`: never given twice while the machine is up, unlike the inode.
+    #[must_use]
+    pub fn cookie(&self) -> u64 {
+        self.cookie
+    }
+
+    /// The number in `net:[NUMBER]`.
+    #[must_use]
+    pub fn inode(&self) -> u64 {
+        self.inode
+    }
+
+    /// Runs `work` inside the namespace, on a thread of its own, and waits for it.
+    ///
+    /// # Errors
+    /// When the namespace may not be entered (it takes CAP_SYS_ADMIN).
+    pub fn enter<T: Send>(&self, work: impl FnOnce() -> T + Send) -> io::Result<T> {
+        visit(self.file.as_fd(), work)
+    }
+
+    /// Runs `work` inside the namespace on the calling thread, and comes back. `work` must not wait.
+    pub(super) fn step_in<T>(&self, work: impl FnOnce() -> T) -> io::Result<T> {
+        let home = File::open(OWN)?;
+        setns(&self.file, CloneFlags::CLONE_NEWNET)?;
+        let way_back = WayBack(home);
+        let result = work();
+        drop(way_back);
+        Ok(result)
+    }
+}
+
+impl AsFd for Namespace {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
+}
+
+/// Takes the thread home, even when the work panics.
+struct WayBack(File);
+
+impl Drop for WayBack {
+    fn drop(&mut self) {
+        // SAFETY: the descriptor is open, and the call changes this thread alone.
+        if unsafe { libc::setns(self.0.as_raw_fd(), libc::CLONE_NEWNET) } != 0 {
+            // Sockets of other workloads would be made in the wrong place: nothing is safe to go on with.
+            tracing::error!(error = %io::Error::last_os_error(), "cannot return to the own network namespace");
+            std::process::abort();
+        }
+    }
+}
+
+/// Runs `work` in the namespace behind `fd` on a thread that ends with it.
+fn visit<T: Send>(fd: BorrowedFd<'_>, work: impl FnOnce() -> T + Send) -> io::Result<T> {
+    thread::scope(|scope| {
+        let visitor = thread::Builder::new().name("netns".into()).spawn_scoped(scope, || {
+            setns(fd, CloneFlags::CLONE_NEWNET)?;
+            Ok(work())
+        })?;
+        visitor.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
+}

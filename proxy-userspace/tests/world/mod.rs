@@ -1,0 +1,378 @@
+//! One workload, one server and one daemon's listeners, made for a story and gone with it.
+
+use std::{
+    collections::BTreeSet,
+    fs::{self, File},
+    io::{self, BufRead as _, BufReader, Write as _},
+    net::{Shutdown, SocketAddr, TcpListener, TcpStream},
+    os::fd::{AsFd as _, AsRawFd as _},
+    path::{Path, PathBuf},
+    process::Command,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+
+use nix::{
+    libc,
+    sched::{CloneFlags, unshare},
+    sys::resource::{Resource, getrlimit, setrlimit},
+};
+use proxy_common::{FailurePolicy, Workload};
+use proxy_traffic::{Listener, Snapshot, SubnetListener};
+use shunt::{
+    kernel::{Kernel, KernelSettings, LogLevel},
+    node::{Namespace, Steering, cgroup, routing},
+};
+use socket2::Socket;
+
+pub(crate) const VIP: &str = "10.99.0.1:80";
+pub(crate) const VIP6: &str = "[fd99::1]:80";
+
+/// How long anything may take before a story fails.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// Ports that the server answers on.
+const PORTS: [u16; 3] = [80, 81, 8080];
+
+static TURN: Mutex<()> = Mutex::new(());
+static COUNT: AtomicUsize = AtomicUsize::new(0);
+
+pub(crate) struct World {
+    pub(crate) workload: Namespace,
+    pub(crate) steering: Steering,
+    pub(crate) pin: Option<PathBuf>,
+    kernel: Option<Kernel>,
+    daemon: Vec<Greeter>,
+    _servers: Vec<Greeter>,
+    _server: Namespace,
+    settings: KernelSettings,
+    policy: FailurePolicy,
+    cgroups: Cgroups,
+    // Last, so that everything else is gone before the next story starts.
+    _turn: MutexGuard<'static, ()>,
+}
+
+impl World {
+    pub(crate) fn new(policy: FailurePolicy) -> Self {
+        Self::build(policy, KernelSettings::CLAIMS, false, LogLevel::Off)
+    }
+
+    pub(crate) fn with_claims(policy: FailurePolicy, claims: u32) -> Self {
+        Self::build(policy, claims, false, LogLevel::Off)
+    }
+
+    pub(crate) fn with_log(log: LogLevel) -> Self {
+        Self::build(FailurePolicy::Open, KernelSettings::CLAIMS, false, log)
+    }
+
+    pub(crate) fn pinned(policy: FailurePolicy) -> Self {
+        Self::build(policy, KernelSettings::CLAIMS, true, LogLevel::Off)
+    }
+
+    fn build(policy: FailurePolicy, claims: u32, pinned: bool, log: LogLevel) -> Self {
+        assert!(nix::unistd::Uid::effective().is_root(), "these tests attach kernel programs: run them as root");
+        let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+        let name =
+            format!("shunt-test-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        let cgroups = Cgroups::make(&name);
+        let (workload, server) = joined_namespaces();
+        let servers = server.enter(native_servers).unwrap();
+        let pin = pinned.then(|| Path::new("/sys/fs/bpf").join(&name));
+        let steering = Steering::default();
+        let own_cgroup = cgroup::id(&cgroups.path.join("daemon")).unwrap();
+        let settings = KernelSettings { own_cgroup, mark: steering.mark, claims, pin: pin.clone(), log };
+        let mut world = Self {
+            workload,
+            steering,
+            pin,
+            kernel: None,
+            daemon: Vec::new(),
+            _servers: servers,
+            _server: server,
+            settings,
+            policy,
+            cgroups,
+            _turn: turn,
+        };
+        routing::install(&world.workload, &steering).unwrap();
+        world.start_daemon();
+        world
+    }
+
+    /// Loads, claims both VIPs, enrolls the workload, attaches.
+    pub(crate) fn start_daemon(&mut self) {
+        let mut kernel = Kernel::load(&self.settings).unwrap();
+        kernel.sync(&snapshot(&[VIP, VIP6], &[])).unwrap();
+        self.kernel = Some(kernel);
+        self.enroll_work();
+        let whole = BTreeSet::from([self.cgroups.path.clone()]);
+        self.kernel_mut().attach(&whole).unwrap();
+    }
+
+    pub(crate) fn enroll_work(&mut self) {
+        self.enroll(cgroup::id(&self.cgroup("work")).unwrap());
+    }
+
+    /// Enrolls the workload with fresh listeners; `cgroup_id` 0 means everybody in its namespace.
+    pub(crate) fn enroll(&mut self, cgroup_id: u64) {
+        let listeners = self.workload.listen().unwrap();
+        let v6 = listeners.v6.unwrap();
+        let port = |listener: &TcpListener| listener.local_addr().unwrap().port().to_be_bytes();
+        let workload = Workload {
+            cgroup_id,
+            port4: port(&listeners.v4),
+            port6: port(&v6),
+            failure_policy: self.policy as u8,
+            padding: [0; 3],
+        };
+        let Self { kernel, workload: namespace, .. } = self;
+        let kernel = kernel.as_mut().unwrap();
+        let (netns, cookie) = (namespace.as_fd(), namespace.cookie());
+        kernel.enroll(netns, cookie, workload, listeners.v4.as_fd(), Some(v6.as_fd())).unwrap();
+        self.daemon = [listeners.v4, v6].map(|listener| Greeter::start(listener, "steered")).into();
+    }
+
+    pub(crate) fn stop_daemon(&mut self) {
+        self.daemon.clear();
+    }
+
+    pub(crate) fn drop_kernel(&mut self) {
+        self.kernel = None;
+    }
+
+    pub(crate) fn close_kernel(&mut self) {
+        self.kernel.take().unwrap().close().unwrap();
+    }
+
+    pub(crate) fn kernel(&self) -> &Kernel {
+        self.kernel.as_ref().unwrap()
+    }
+
+    pub(crate) fn kernel_mut(&mut self) -> &mut Kernel {
+        self.kernel.as_mut().unwrap()
+    }
+
+    pub(crate) fn cgroup(&self, name: &str) -> PathBuf {
+        self.cgroups.path.join(name)
+    }
+
+    pub(crate) fn in_workload<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+        self.workload.enter(work).unwrap()
+    }
+
+    pub(crate) fn dial(&self, address: &str) -> io::Result<TcpStream> {
+        self.in_workload(|| connect(address))
+    }
+
+    /// What the one who accepts says: who, at which address, to whom.
+    pub(crate) fn greeting(&self, address: &str) -> String {
+        hear(&self.dial(address).unwrap_or_else(|error| panic!("{address}: {error}")))
+    }
+
+    pub(crate) fn who_answers(&self, address: &str) -> String {
+        first_word(&self.greeting(address))
+    }
+
+    /// The same for a process in one of the story's cgroups.
+    pub(crate) fn who_answers_in(&self, cgroup: &str, address: &str) -> String {
+        let (host, port) = address.rsplit_once(':').unwrap();
+        let procs = self.cgroup(cgroup).join("cgroup.procs");
+        let script = format!(
+            "echo $$ > {} && exec 3<>/dev/tcp/{host}/{port} && read -r -t 5 line <&3 && echo $line",
+            procs.display()
+        );
+        let output = self.in_workload(|| Command::new("bash").args(["-c", &script]).output().unwrap());
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        first_word(&String::from_utf8_lossy(&output.stdout))
+    }
+
+    /// A server beside the workload, which answers `local`.
+    pub(crate) fn local_server(&self, address: &str) -> Greeter {
+        Greeter::start(self.in_workload(|| TcpListener::bind(address).unwrap()), "local")
+    }
+
+    pub(crate) fn ip(&self, arguments: &str) -> String {
+        self.in_workload(|| ip(arguments))
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        if let Some(kernel) = self.kernel.take() {
+            let closed = kernel.close();
+            assert!(thread::panicking() || closed.is_ok(), "{closed:?}");
+        }
+    }
+}
+
+/// Says `LABEL at OWN-ADDRESS from PEER` to whoever connects, and holds the connection until it is dropped.
+pub(crate) struct Greeter {
+    listener: Socket,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Greeter {
+    pub(crate) fn start(listener: TcpListener, label: &'static str) -> Self {
+        listener.set_nonblocking(false).unwrap();
+        let handle = listener.try_clone().unwrap().into();
+        let thread = thread::spawn(move || {
+            let mut held = Vec::new();
+            while let Ok((mut stream, peer)) = listener.accept() {
+                let own = stream.local_addr().unwrap();
+                // A client that is gone already is no concern of ours.
+                let _ = writeln!(stream, "{label} at {own} from {}", peer.ip());
+                held.push(stream);
+            }
+        });
+        Self { listener: handle, thread: Some(thread) }
+    }
+}
+
+impl Drop for Greeter {
+    fn drop(&mut self) {
+        // Wakes the thread: a listener that is shut down accepts no more.
+        let _ = self.listener.shutdown(Shutdown::Both);
+        let _ = self.thread.take().map(JoinHandle::join);
+    }
+}
+
+/// Cgroups `work`, `work/deeper`, `other` and `daemon`; this process is in `work` meanwhile.
+struct Cgroups {
+    path: PathBuf,
+    home: PathBuf,
+}
+
+impl Cgroups {
+    fn make(name: &str) -> Self {
+        let mount = cgroup::Mount::find().unwrap();
+        let own = fs::read_to_string("/proc/self/cgroup").unwrap();
+        let own = own.lines().find_map(|line| line.strip_prefix("0::/")).unwrap();
+        let home = mount.root().join(own);
+        for leaf in ["work/deeper", "other", "daemon"] {
+            mount.create(&format!("{name}/{leaf}")).unwrap();
+        }
+        let path = mount.root().join(name);
+        cgroup::move_self(&path.join("work")).unwrap();
+        Self { path, home }
+    }
+}
+
+impl Drop for Cgroups {
+    fn drop(&mut self) {
+        cgroup::move_self(&self.home).unwrap();
+        for leaf in ["work/deeper", "work", "other", "daemon", ""] {
+            cgroup::remove(&self.path.join(leaf)).unwrap();
+        }
+    }
+}
+
+/// A workload at 10.77.0.2 and fd77::2 whose every packet goes to a server that answers for any address.
+fn joined_namespaces() -> (Namespace, Namespace) {
+    let (workload_file, workload) = fresh_namespace();
+    let (server_file, server) = fresh_namespace();
+    let server_path = format!("/proc/{}/fd/{}", std::process::id(), server_file.as_raw_fd());
+    workload
+        .enter(|| {
+            ip("link set lo up");
+            ip(&format!("link add eth0 type veth peer name eth0 netns {server_path}"));
+        })
+        .unwrap();
+    server
+        .enter(|| {
+            ip("link set lo up");
+            ip("addr add 10.77.0.1/24 dev eth0");
+            ip("addr add fd77::1/64 dev eth0 nodad");
+            ip("link set eth0 up");
+            ip("route add local 10.98.0.0/15 dev lo");
+            ip("-6 route add local fd98::/15 dev lo");
+        })
+        .unwrap();
+    workload
+        .enter(|| {
+            ip("addr add 10.77.0.2/24 dev eth0");
+            ip("addr add fd77::2/64 dev eth0 nodad");
+            ip("link set eth0 up");
+            ip("route add default via 10.77.0.1");
+            ip("-6 route add default via fd77::1");
+        })
+        .unwrap();
+    drop(workload_file);
+    (workload, server)
+}
+
+fn fresh_namespace() -> (File, Namespace) {
+    let make = || {
+        unshare(CloneFlags::CLONE_NEWNET).unwrap();
+        File::open("/proc/thread-self/ns/net").unwrap()
+    };
+    let file = thread::spawn(make).join().unwrap();
+    let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+    let namespace = Namespace::open(Path::new(&path)).unwrap();
+    (file, namespace)
+}
+
+fn native_servers() -> Vec<Greeter> {
+    let bind = |address: SocketAddr| {
+        let socket = Socket::new(socket2::Domain::for_address(address), socket2::Type::STREAM, None).unwrap();
+        if address.is_ipv6() {
+            socket.set_only_v6(true).unwrap();
+        }
+        socket.bind(&address.into()).unwrap();
+        socket.listen(128).unwrap();
+        Greeter::start(socket.into(), "native")
+    };
+    let any = PORTS.into_iter().flat_map(|port| [format!("0.0.0.0:{port}"), format!("[::]:{port}")]);
+    any.map(|address| bind(address.parse().unwrap())).collect()
+}
+
+fn ip(arguments: &str) -> String {
+    let output = Command::new("ip").args(arguments.split(' ')).output().unwrap();
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "ip {arguments}: {errors}");
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+pub(crate) fn connect(address: &str) -> io::Result<TcpStream> {
+    TcpStream::connect_timeout(&address.parse().unwrap(), PATIENCE)
+}
+
+/// The first line that comes.
+pub(crate) fn hear(stream: &TcpStream) -> String {
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut line = String::new();
+    BufReader::new(stream).read_line(&mut line).unwrap();
+    line.trim_end().to_owned()
+}
+
+fn first_word(line: &str) -> String {
+    line.split(' ').next().unwrap_or_default().trim_end().to_owned()
+}
+
+/// Takes a connected socket back to where it was before it connected.
+pub(crate) fn disconnect(socket: &Socket) {
+    // SAFETY: zero is a valid value of every field; family 0 is AF_UNSPEC.
+    let nowhere: libc::sockaddr = unsafe { std::mem::zeroed() };
+    let length = size_of_val(&nowhere) as libc::socklen_t;
+    // SAFETY: the socket is open, the address is initialised and of the stated size.
+    let status = unsafe { libc::connect(socket.as_raw_fd(), &raw const nowhere, length) };
+    assert_eq!(status, 0, "{}", io::Error::last_os_error());
+}
+
+pub(crate) fn raise_descriptor_limit() {
+    let (_, most) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+    setrlimit(Resource::RLIMIT_NOFILE, most, most).unwrap();
+}
+
+/// A snapshot that claims these addresses and ranges.
+pub(crate) fn snapshot(exact: &[&str], ranges: &[(&str, u16)]) -> Snapshot {
+    let listener = Arc::new(Listener { name: "test".into(), rules: Vec::new() });
+    let listeners = exact.iter().map(|address| (address.parse().unwrap(), Arc::clone(&listener))).collect();
+    let subnets = ranges.iter().map(|(subnet, port)| {
+        let listener = Arc::clone(&listener);
+        SubnetListener { subnet: subnet.parse().unwrap(), port: *port, listener }
+    });
+    Snapshot { listeners, subnets: subnets.collect(), ..Snapshot::default() }
+}

@@ -73,10 +73,12 @@ impl World {
     }
 
     fn build(policy: FailurePolicy, claims: u32, pinned: bool, log: LogLevel) -> Self {
-        assert!(nix::unistd::Uid::effective().is_root(), "these tests attach kernel programs: run them as root");
+        assert!(
+            nix::unistd::Uid::effective().is_root(),
+            "these tests attach kernel programs: run them as root"
+        );
         let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
-        let name =
-            format!("shunt-test-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        let name = format!("shunt-test-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         let cgroups = Cgroups::make(&name);
         let (workload, server) = joined_namespaces();
         let servers = server.enter(native_servers).unwrap();

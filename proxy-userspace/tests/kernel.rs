@@ -3,6 +3,8 @@
 //!
 //! Needs root, and says so. The stories take turns: each moves this whole process into a cgroup of its own.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests count as tests")]
+
 mod world;
 
 use std::{

@@ -18,6 +18,7 @@ use std::{
 
 use nix::{
     libc,
+    mount::umount,
     sched::{CloneFlags, unshare},
     sys::resource::{Resource, getrlimit, setrlimit},
 };
@@ -73,14 +74,20 @@ impl World {
     }
 
     fn build(policy: FailurePolicy, claims: u32, pinned: bool, log: LogLevel) -> Self {
-        assert!(nix::unistd::Uid::effective().is_root(), "these tests attach kernel programs: run them as root");
+        assert!(
+            nix::unistd::Uid::effective().is_root(),
+            "these tests attach kernel programs: run them as root"
+        );
         let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
-        let name =
-            format!("shunt-test-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        let name = format!("shunt-test-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         let cgroups = Cgroups::make(&name);
         let (workload, server) = joined_namespaces();
         let servers = server.enter(native_servers).unwrap();
-        let pin = pinned.then(|| Path::new("/sys/fs/bpf").join(&name));
+        let pin = pinned.then(|| {
+            let bpffs = std::env::temp_dir().join(&name);
+            fs::create_dir(&bpffs).unwrap();
+            bpffs.join("pins")
+        });
         let steering = Steering::default();
         let own_cgroup = cgroup::id(&cgroups.path.join("daemon")).unwrap();
         let settings = KernelSettings { own_cgroup, mark: steering.mark, claims, pin: pin.clone(), log };
@@ -204,6 +211,10 @@ impl Drop for World {
         if let Some(kernel) = self.kernel.take() {
             let closed = kernel.close();
             assert!(thread::panicking() || closed.is_ok(), "{closed:?}");
+        }
+        if let Some(bpffs) = self.pin.as_deref().and_then(Path::parent) {
+            umount(bpffs).unwrap();
+            fs::remove_dir(bpffs).unwrap();
         }
     }
 }

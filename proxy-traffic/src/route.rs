@@ -72,3 +72,156 @@ fn longest_prefix(one: &Match, flow: &Flow<'_>) -> Option<u8> {
     let holds = one.destination_subnets.iter().filter(|subnet| subnet.contains(&flow.destination.ip()));
     holds.map(ipnet::IpNet::prefix_len).max()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::{ClusterName, Destination, Host, Rule, SubnetListener, Workload};
+
+    const DIALLED: &str = "10.0.0.5:80";
+
+    /// Conditions as rows write them: `to NET`, `from NET`, `in NAMESPACE`, `label KEY=VALUE`, `any`.
+    fn condition(text: &str) -> Match {
+        let mut one = Match::default();
+        for part in text.split(" and ") {
+            match part.split_once(' ') {
+                Some(("to", net)) => one.destination_subnets.push(net.parse().unwrap()),
+                Some(("from", net)) => one.source_subnet = Some(net.parse().unwrap()),
+                Some(("in", namespace)) => one.source_namespace = Some(namespace.to_owned()),
+                Some(("label", label)) => {
+                    let (key, value) = label.split_once('=').unwrap();
+                    one.source_labels.insert(key.to_owned(), value.to_owned());
+                }
+                _ => assert_eq!(part, "any"),
+            }
+        }
+        one
+    }
+
+    /// A rule `CONDITION or CONDITION`; its route has the rule's own text as its name. Empty: every flow.
+    fn rule(text: &str) -> Rule {
+        let matches = text.split(" or ").filter(|one| !one.is_empty()).map(condition).collect();
+        let cluster = Arc::new(Cluster::passthrough(std::time::Duration::from_secs(1)));
+        let destinations = vec![Destination { weight: 1, cluster }];
+        Rule { matches, route: Arc::new(Route { name: text.to_owned(), destinations }) }
+    }
+
+    fn listener(rules: &[&str]) -> Arc<Listener> {
+        Arc::new(Listener { name: String::new(), rules: rules.iter().map(|text| rule(text)).collect() })
+    }
+
+    /// Who dials: `default/client` with labels app=a and version=v1.
+    fn client() -> Workload {
+        let labels = [("app", "a"), ("version", "v1")].map(|(key, value)| (key.to_owned(), value.to_owned()));
+        Workload {
+            name: "client".to_owned(),
+            namespace: "default".to_owned(),
+            labels: BTreeMap::from(labels),
+        }
+    }
+
+    /// The name of the route that a flow from 10.2.0.7 takes; `None` when it goes where it was going.
+    fn selected(snapshot: &Snapshot, door: Door, destination: &str) -> Result<Option<String>, Error> {
+        let workload = client();
+        let source = "10.2.0.7:40000".parse().unwrap();
+        let flow = Flow { door, workload: &workload, source, destination: destination.parse().unwrap() };
+        Ok(select(snapshot, &flow)?.map(|route| route.name.clone()))
+    }
+
+    #[test]
+    fn the_rule_that_istio_would_pick_is_picked() {
+        for (rules, want) in [
+            (&[""][..], Some("")),
+            (&[], None),
+            (&["in other"], None),
+            (&["in default", ""], Some("in default")),
+            (&["in other", "in default"], Some("in default")),
+            (&["in other or in default"], Some("in other or in default")),
+            (&["any", "in default"], Some("any")),
+            (&["label app=a"], Some("label app=a")),
+            (&["label app=a and label version=v1"], Some("label app=a and label version=v1")),
+            (&["label app=a and label version=v2"], None),
+            (&["label zone=x"], None),
+            (&["from 10.2.0.0/16", ""], Some("from 10.2.0.0/16")),
+            (&["from 10.3.0.0/16", ""], Some("")),
+            (&["from ::/0", ""], Some("")),
+            (&["to 10.0.0.0/8", ""], Some("to 10.0.0.0/8")),
+            (&["to 11.0.0.0/8", ""], Some("")),
+            // Among matches with subnets the longest prefix wins, then the order.
+            (&["to 10.0.0.0/8", "to 10.0.0.5/32", ""], Some("to 10.0.0.5/32")),
+            (&["to 10.0.0.5/32", "to 10.0.0.0/8", ""], Some("to 10.0.0.5/32")),
+            (&["to 10.0.0.0/8 or to 10.0.0.0/24", "to 10.0.0.0/16"], Some("to 10.0.0.0/8 or to 10.0.0.0/24")),
+            (&["to 10.0.0.0/8 and in default", "to 10.0.0.0/8"], Some("to 10.0.0.0/8 and in default")),
+            (&["to 10.0.0.0/8 and in other", "to 10.0.0.0/8"], Some("to 10.0.0.0/8")),
+            // A rule without subnets that admits the flow ends the list, and loses to a prefix before it.
+            (&["in default", "to 10.0.0.5/32"], Some("in default")),
+            (&["in other", "to 10.0.0.5/32"], Some("to 10.0.0.5/32")),
+            (&["to 10.0.0.0/8", "in default", "to 10.0.0.5/32"], Some("to 10.0.0.0/8")),
+        ] {
+            let listeners = BTreeMap::from([(DIALLED.parse().unwrap(), listener(rules))]);
+            let snapshot = Snapshot { listeners, ..Snapshot::default() };
+            let got = selected(&snapshot, Door::Mesh, DIALLED).unwrap();
+            assert_eq!(got.as_deref(), want, "{rules:?}");
+        }
+    }
+
+    #[test]
+    fn the_exact_address_claims_before_the_longest_prefix() {
+        let range = |subnet: &str, port, name| SubnetListener {
+            subnet: subnet.parse().unwrap(),
+            port,
+            listener: listener(&[name]),
+        };
+        let listeners = BTreeMap::from([(DIALLED.parse().unwrap(), listener(&[""]))]);
+        let subnets = vec![range("10.0.0.0/16", 80, "in default"), range("0.0.0.0/0", 80, "any")];
+        let snapshot = Snapshot { listeners, subnets, ..Snapshot::default() };
+        for (destination, want) in [
+            (DIALLED, Some("")),
+            ("10.0.0.6:80", Some("in default")),
+            ("10.1.0.6:80", Some("any")),
+            ("10.0.0.5:81", None),
+            ("[2001:db8::1]:80", None),
+        ] {
+            let got = selected(&snapshot, Door::Mesh, destination).unwrap();
+            assert_eq!(got.as_deref(), want, "{destination}");
+        }
+    }
+
+    #[test]
+    fn a_gateway_refuses_what_no_rule_takes() {
+        let bind = "0.0.0.0:31400".parse().unwrap();
+        let gateways = BTreeMap::from([(bind, listener(&["from 10.2.0.0/16"]))]);
+        let snapshot = Snapshot { gateways, ..Snapshot::default() };
+        let got = selected(&snapshot, Door::Gateway(bind), "127.0.0.1:31400").unwrap();
+        assert_eq!(got.as_deref(), Some("from 10.2.0.0/16"));
+        let other = BTreeMap::from([(bind, listener(&["from 10.3.0.0/16"]))]);
+        for gateways in [other, BTreeMap::new()] {
+            let snapshot = Snapshot { gateways, ..Snapshot::default() };
+            let error = selected(&snapshot, Door::Gateway(bind), "127.0.0.1:31400").unwrap_err();
+            assert_eq!(error.flag().as_str(), "NR");
+        }
+    }
+
+    #[test]
+    fn a_draw_falls_into_the_share_of_its_cluster() {
+        let arm = |weight, port| {
+            let name = ClusterName::outbound(port, "", "a");
+            let cluster = Cluster { name, ..Cluster::passthrough(std::time::Duration::from_secs(1)) };
+            Destination { weight, cluster: Arc::new(cluster) }
+        };
+        let route =
+            Route { name: String::new(), destinations: vec![arm(0, 1), arm(3, 2), arm(0, 3), arm(1, 4)] };
+        for (point, want) in [(0, 2), (u64::MAX / 4 * 3 - 1, 2), (u64::MAX / 4 * 3 + 3, 4), (u64::MAX, 4)] {
+            assert_eq!(draw(&route, point).name, ClusterName::outbound(want, "", "a"), "{point}");
+        }
+    }
+
+    #[test]
+    fn a_snapshot_of_names_claims_nothing() {
+        let host = Host { namespace: "default".to_owned(), addresses: vec!["10.0.0.5".parse().unwrap()] };
+        let snapshot = Snapshot::with_hosts(BTreeMap::from([("a".to_owned(), host)]));
+        assert_eq!(selected(&snapshot, Door::Mesh, DIALLED).unwrap(), None);
+    }
+}

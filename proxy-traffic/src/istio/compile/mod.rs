@@ -1,0 +1,108 @@
+//! Resources → [`Snapshot`]: the dictionary from Istio's words to Envoy's.
+//!
+//! Services and their workloads become the registry, DestinationRules the policies, each service port a
+//! listener of the mesh, each bound server of a Gateway a listener of the edge. Pure and deterministic: what
+//! must stay as it was comes in as the previous snapshot.
+
+mod cluster;
+mod gateway;
+mod mesh;
+mod policy;
+mod protocol;
+mod registry;
+mod rules;
+mod vip;
+mod workload;
+
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, Ipv4Addr},
+    time::Duration,
+};
+
+use self::{cluster::Clusters, policy::Policies, registry::Registry, rules::Bindings};
+use super::{
+    Problem, Resources, Severity,
+    resource::{Item, Key},
+};
+use crate::Snapshot;
+
+/// What this process adds to the resources.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The tail of every service's full name.
+    pub cluster_domain: String,
+    /// Labels that a Gateway's `selector` must match for this process to serve it.
+    pub gateway_labels: BTreeMap<String, String>,
+    /// Where a Gateway's server listens when it has no `bind`.
+    pub gateway_address: IpAddr,
+    /// How long connecting may take when no DestinationRule says.
+    pub connect_timeout: Duration,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            cluster_domain: "cluster.local".to_owned(),
+            gateway_labels: BTreeMap::from([("istio".to_owned(), "ingressgateway".to_owned())]),
+            gateway_address: Ipv4Addr::UNSPECIFIED.into(),
+            connect_timeout: Duration::from_secs(10),
+        }
+    }
+}
+
+/// Turns `resources` into the rules that are in force, and says what could not be used.
+///
+/// `previous` supplies the addresses that hosts were given and the running side of clusters of the same name.
+#[must_use]
+pub fn compile(resources: &Resources, previous: &Snapshot, settings: &Settings) -> (Snapshot, Vec<Problem>) {
+    let mut problems = Problems(resources.clashes.clone());
+    let registry = Registry::new(resources, settings, &mut problems);
+    let policies = Policies::new(resources, &registry, settings, &mut problems);
+    let hosts = vip::allocate(&registry, previous, &mut problems);
+    let mut clusters = Clusters::new(&registry, &policies, previous, settings);
+    let bindings = Bindings::new(resources, settings);
+    let (listeners, subnets) = mesh::listeners(&registry, &hosts, &bindings, &mut clusters, &mut problems);
+    let gateways = gateway::listeners(resources, settings, &bindings, &mut clusters, &mut problems);
+    let clusters = clusters.into_map();
+    let snapshot =
+        Snapshot { generation: previous.generation, listeners, subnets, gateways, clusters, hosts };
+    (snapshot, problems.finish())
+}
+
+/// Which resource a problem is on.
+#[derive(Clone, Copy, Debug)]
+struct Source<'a> {
+    file: &'a str,
+    key: &'a Key,
+}
+
+impl<'a, T> From<&'a Item<T>> for Source<'a> {
+    fn from(item: &'a Item<T>) -> Self {
+        Self { file: &item.file, key: &item.key }
+    }
+}
+
+/// What was found on the way.
+struct Problems(Vec<Problem>);
+
+impl Problems {
+    /// Something that costs only itself.
+    fn warn<'a>(&mut self, source: impl Into<Source<'a>>, field: impl Into<String>, what: impl Into<String>) {
+        let source = source.into();
+        self.0.push(Problem {
+            file: source.file.to_owned(),
+            resource: source.key.to_string(),
+            field: field.into(),
+            what: what.into(),
+            severity: Severity::Warning,
+        });
+    }
+
+    /// Each once, in order: several listeners may have met the same rule.
+    fn finish(mut self) -> Vec<Problem> {
+        self.0.sort();
+        self.0.dedup();
+        self.0
+    }
+}

@@ -1,0 +1,305 @@
+//! The text of a file → its documents → resources, each on its own: a broken one costs only itself.
+
+use std::sync::Arc;
+
+use serde::de::DeserializeOwned;
+use serde_yaml::{Mapping, Value};
+
+use super::{
+    Problem, Severity,
+    fields::{self, Step},
+    problem::Report,
+    resource::{Item, Key, Kind, Metadata, Resource},
+    validate,
+};
+
+/// What one document (or one item of a `List`) turned out to be.
+pub(crate) enum Document {
+    /// Nobody can say which resource it is.
+    Broken(Problem),
+    /// Nothing to keep; the problem says why.
+    Unused(Problem),
+    /// A resource, in force unless it is `None`.
+    Named(Key, Option<Resource>, Vec<Problem>),
+}
+
+/// Every document of `text`.
+pub(crate) fn read(file: &Arc<str>, text: &str) -> Vec<Document> {
+    let mut documents = Vec::new();
+    for (line, chunk) in split(text) {
+        match serde_yaml::from_str::<Value>(&chunk) {
+            Ok(Value::Null) => {}
+            Ok(value) => read_value(file, line, prune(value), &mut documents),
+            Err(error) => documents.push(Document::Broken(not_yaml(file, line, &error))),
+        }
+    }
+    documents
+}
+
+/// The documents with the number of lines before each. Splitting comes before parsing, so that a document that
+/// is no YAML does not hide those after it; nothing but a marker can start a line with `---`.
+fn split(text: &str) -> Vec<(usize, String)> {
+    let mut chunks = vec![(0, String::new())];
+    for (number, line) in text.trim_start_matches('\u{feff}').split_inclusive('\n').enumerate() {
+        let rest =
+            line.strip_prefix("---").filter(|rest| rest.is_empty() || rest.starts_with(char::is_whitespace));
+        if let Some(rest) = rest {
+            chunks.push((number, rest.to_owned()));
+        } else if line.trim_end() == "..." {
+            chunks.push((number, "\n".to_owned()));
+        } else if let Some((_, chunk)) = chunks.last_mut() {
+            // A directive (`%YAML 1.2`) would need the marker that was just cut off.
+            let directive = line.starts_with('%') && chunk.trim().is_empty();
+            chunk.push_str(if directive { "\n" } else { line });
+        }
+    }
+    chunks
+}
+
+/// A document that does not parse.
+fn not_yaml(file: &str, lines_before: usize, error: &serde_yaml::Error) -> Problem {
+    let text = error.to_string();
+    let reason = text.split(" at line ").next().unwrap_or_default();
+    let line = lines_before + error.location().map_or(1, |location| location.line());
+    broken(file, format!("line {line}: not YAML: {reason}; the resources it held stay as they were"))
+}
+
+/// An error on the file as a whole.
+fn broken(file: &str, what: String) -> Problem {
+    Problem {
+        file: file.to_owned(),
+        resource: String::new(),
+        field: String::new(),
+        what,
+        severity: Severity::Error,
+    }
+}
+
+/// `null` is how YAML writes "not given": such fields go.
+fn prune(value: Value) -> Value {
+    match value {
+        Value::Mapping(map) => {
+            let given = map.into_iter().filter(|(_, value)| !value.is_null());
+            Value::Mapping(given.map(|(key, value)| (key, prune(value))).collect())
+        }
+        Value::Sequence(items) => Value::Sequence(items.into_iter().map(prune).collect()),
+        other => other,
+    }
+}
+
+/// One document, which may be a `List` of several.
+fn read_value(file: &Arc<str>, line: usize, value: Value, documents: &mut Vec<Document>) {
+    let Value::Mapping(mut map) = value else {
+        let what = format!(
+            "the document after line {line} is not a resource; it needs apiVersion, kind and metadata"
+        );
+        documents.push(Document::Broken(broken(file, what)));
+        return;
+    };
+    let is_list = text(&map, "kind").is_some_and(|kind| kind == "List");
+    match map.remove("items") {
+        Some(Value::Sequence(items)) if is_list => {
+            items.into_iter().for_each(|item| read_value(file, line, item, documents));
+        }
+        Some(items) => {
+            map.insert("items".into(), items);
+            documents.push(read_resource(file, line, map));
+        }
+        None if is_list => {}
+        None => documents.push(read_resource(file, line, map)),
+    }
+}
+
+/// The string at `key`.
+fn text<'a>(map: &'a Mapping, key: &str) -> Option<&'a str> {
+    map.get(key).and_then(Value::as_str)
+}
+
+/// One resource.
+fn read_resource(file: &Arc<str>, line: usize, mut map: Mapping) -> Document {
+    let place = format!("the document after line {line}");
+    let (Some(version), Some(kind_name)) = (text(&map, "apiVersion"), text(&map, "kind")) else {
+        return Document::Broken(broken(
+            file,
+            format!("{place} lacks apiVersion or kind, or they are not text"),
+        ));
+    };
+    let (version, kind_name) = (version.to_owned(), kind_name.to_owned());
+    let metadata = match metadata(map.remove("metadata").unwrap_or_default()) {
+        Ok(metadata) => metadata,
+        Err((field, what)) => {
+            return Document::Broken(broken(file, format!("{place} ({kind_name}): {field}: {what}")));
+        }
+    };
+    let Some(kind) = served(&version, &kind_name) else {
+        let resource = format!("{kind_name} {}/{}", metadata.namespace, metadata.name);
+        let mut report = Report::new(file, resource);
+        report.warn("", format!("not used: Shunt does not read {kind_name} of {version}"));
+        return Document::Unused(report.problems.remove(0));
+    };
+    let key = Key { kind, namespace: metadata.namespace.clone(), name: metadata.name.clone() };
+    let mut report = Report::new(file, key.to_string());
+    check_version(kind, &version, &mut report);
+    let resource = build(file, &key, metadata, map, &mut report);
+    let resource = resource.filter(|_| !report.is_fatal());
+    Document::Named(key, resource, report.problems)
+}
+
+/// The kind, if this API group's kind of that name is served.
+fn served(version: &str, name: &str) -> Option<Kind> {
+    let group = version.split_once('/').map_or("", |(group, _)| group);
+    let (kind, _) = Kind::ALL.into_iter().find(|(_, known)| *known == name)?;
+    let home = if kind.is_core() { "" } else { "networking.istio.io" };
+    (group == home).then_some(kind)
+}
+
+/// Versions other than these have other schemas.
+fn check_version(kind: Kind, version: &str, report: &mut Report<'_>) {
+    let short = version.rsplit('/').next().unwrap_or_default();
+    let known = if kind.is_core() { &["v1"][..] } else { &["v1", "v1beta1", "v1alpha3"] };
+    if !known.contains(&short) {
+        let group = version.strip_suffix(short).unwrap_or_default();
+        report.error("apiVersion", format!("{version} is not served; write {group}{}", known[0]));
+    }
+}
+
+/// Name, namespace, labels; or the field that is wrong and why.
+fn metadata(value: Value) -> Result<Metadata, (String, String)> {
+    let value = if value.is_null() { Value::Mapping(Mapping::new()) } else { value };
+    let mut metadata: Metadata = serde_path_to_error::deserialize(value).map_err(|error| {
+        (format!("metadata.{}", error.path()).replace(".?", ""), plain(&error.inner().to_string()))
+    })?;
+    if metadata.name.is_empty() {
+        return Err(("metadata.name".to_owned(), "is missing; a resource needs a name".to_owned()));
+    }
+    if metadata.namespace.is_empty() {
+        metadata.namespace = "default".to_owned();
+    }
+    Ok(metadata)
+}
+
+/// The resource, if its shape is right; its problems go to `report`.
+fn build(
+    file: &Arc<str>,
+    key: &Key,
+    metadata: Metadata,
+    map: Mapping,
+    report: &mut Report<'_>,
+) -> Option<Resource> {
+    let body = body(key.kind, map, report)?;
+    let envelope = Envelope { file, key, metadata };
+    Some(match key.kind {
+        Kind::VirtualService => {
+            Resource::VirtualService(envelope.item(body, report, validate::virtual_service)?)
+        }
+        Kind::DestinationRule => {
+            Resource::DestinationRule(envelope.item(body, report, validate::destination_rule)?)
+        }
+        Kind::ServiceEntry => Resource::ServiceEntry(envelope.item(body, report, validate::service_entry)?),
+        Kind::WorkloadEntry => {
+            Resource::WorkloadEntry(envelope.item(body, report, validate::workload_entry)?)
+        }
+        Kind::Gateway => Resource::Gateway(envelope.item(body, report, validate::gateway)?),
+        Kind::Service => Resource::Service(envelope.item(body, report, validate::service)?),
+        Kind::Pod => Resource::Pod(envelope.item(body, report, validate::pod)?),
+    })
+}
+
+/// The part that the kind's type describes: `spec`, or for a Pod `spec` and `status`.
+fn body(kind: Kind, mut map: Mapping, report: &mut Report<'_>) -> Option<Value> {
+    for key in map.keys().filter_map(Value::as_str) {
+        if !["apiVersion", "kind", "spec", "status"].contains(&key) {
+            report.warn(
+                key,
+                format!("is not a field of {} and has no effect; is it part of spec?", kind.as_str()),
+            );
+        }
+    }
+    if kind == Kind::Pod {
+        return Some(Value::Mapping(map));
+    }
+    let spec = map.remove("spec");
+    if spec.is_none() {
+        report.error("spec", "is missing; everything a resource wants stands under spec");
+    }
+    spec
+}
+
+/// What surrounds a spec.
+struct Envelope<'a> {
+    file: &'a Arc<str>,
+    key: &'a Key,
+    metadata: Metadata,
+}
+
+impl Envelope<'_> {
+    /// Reads and checks the spec.
+    fn item<T: DeserializeOwned>(
+        self,
+        body: Value,
+        report: &mut Report<'_>,
+        validate: impl FnOnce(&T, &mut Report<'_>),
+    ) -> Option<Arc<Item<T>>> {
+        let spec = typed(self.key.kind, body, report)?;
+        validate(&spec, report);
+        Some(Arc::new(Item { file: self.file.clone(), key: self.key.clone(), metadata: self.metadata, spec }))
+    }
+}
+
+/// `value` as a `T`. Fields that `T` does not have are reported, and so is the field that does not fit.
+fn typed<T: DeserializeOwned>(kind: Kind, value: Value, report: &mut Report<'_>) -> Option<T> {
+    let mut unread = Vec::new();
+    let mut track = serde_path_to_error::Track::new();
+    let deserializer = serde_path_to_error::Deserializer::new(value, &mut track);
+    let result = serde_ignored::deserialize(deserializer, |path| {
+        let mut steps = Vec::new();
+        walk(&path, &mut steps);
+        unread.push(steps);
+    });
+    unread.iter().for_each(|path| fields::unread(kind, path, report));
+    result
+        .map_err(|error: serde_yaml::Error| {
+            let path = track.path().to_string();
+            report.error(if path == "." { "" } else { &path }, plain(&error.to_string()));
+        })
+        .ok()
+}
+
+/// The steps of a path, outermost first.
+fn walk(path: &serde_ignored::Path<'_>, steps: &mut Vec<Step>) {
+    use serde_ignored::Path;
+    match path {
+        Path::Root => {}
+        Path::Seq { parent, index } => {
+            walk(parent, steps);
+            steps.push(Step::Index(*index));
+        }
+        Path::Map { parent, key } => {
+            walk(parent, steps);
+            steps.push(Step::Field(key.clone()));
+        }
+        Path::Some { parent } | Path::NewtypeStruct { parent } | Path::NewtypeVariant { parent } => {
+            walk(parent, steps);
+        }
+    }
+}
+
+/// A message of serde without the words of programming languages.
+fn plain(message: &str) -> String {
+    let words = [
+        ("expected i64", "expected a whole number"),
+        ("expected u32", "expected a whole number"),
+        ("expected struct ", "expected the fields of "),
+        ("expected a sequence", "expected a list"),
+        ("invalid type: sequence", "invalid type: list"),
+        ("expected a map", "expected fields"),
+        ("invalid type: map", "invalid type: fields"),
+    ];
+    let text = words.iter().fold(message.to_owned(), |text, (from, to)| text.replace(from, to));
+    match text.as_str() {
+        text if text.starts_with("invalid type") && text.ends_with("expected a string") => {
+            format!("{text}; put it in quotes")
+        }
+        _ => text,
+    }
+}

@@ -1,0 +1,74 @@
+//! What is wrong with a resource, in words that let its owner mend it.
+
+use std::fmt;
+
+/// Something wrong with a resource, in words that let its owner mend it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Problem {
+    /// The file (or API server) it came from.
+    pub file: String,
+    /// `VirtualService default/tcp-echo`; empty when the file itself cannot be read as YAML.
+    pub resource: String,
+    /// `tcp[0].route[1].weight`; empty when the whole resource is meant.
+    pub field: String,
+    /// What is wrong, and what to write instead.
+    pub what: String,
+    /// How much of the resource is lost.
+    pub severity: Severity,
+}
+
+/// What a problem costs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Severity {
+    /// The resource is in force, without what the problem names.
+    Warning,
+    /// The resource is left out; its last good version, if there was one, stays in force.
+    Error,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.file)?;
+        for part in [&self.resource, &self.field] {
+            if !part.is_empty() {
+                write!(f, ": {part}")?;
+            }
+        }
+        write!(f, ": {}", self.what)
+    }
+}
+
+/// Collects the problems of one resource while it is read.
+pub(crate) struct Report<'a> {
+    file: &'a str,
+    resource: String,
+    /// What was found so far.
+    pub(crate) problems: Vec<Problem>,
+}
+
+impl<'a> Report<'a> {
+    /// An empty report on `resource` of `file`.
+    pub(crate) fn new(file: &'a str, resource: String) -> Self {
+        Self { file, resource, problems: Vec::new() }
+    }
+
+    /// Something that costs only itself.
+    pub(crate) fn warn(&mut self, field: impl Into<String>, what: impl Into<String>) {
+        self.add(field.into(), what.into(), Severity::Warning);
+    }
+
+    /// Something that costs the resource.
+    pub(crate) fn error(&mut self, field: impl Into<String>, what: impl Into<String>) {
+        self.add(field.into(), what.into(), Severity::Error);
+    }
+
+    /// Whether the resource is lost.
+    pub(crate) fn is_fatal(&self) -> bool {
+        self.problems.iter().any(|problem| problem.severity == Severity::Error)
+    }
+
+    fn add(&mut self, field: String, what: String, severity: Severity) {
+        let (file, resource) = (self.file.to_owned(), self.resource.clone());
+        self.problems.push(Problem { file, resource, field, what, severity });
+    }
+}

@@ -1,0 +1,201 @@
+//! The resources that are served, field for field as their owners write them.
+//!
+//! Only shapes: what is allowed is `validate`'s business, what it means is `compile`'s.
+
+mod destination_rule;
+mod gateway;
+mod kubernetes;
+mod service_entry;
+mod virtual_service;
+
+use std::{collections::BTreeMap, fmt, sync::Arc};
+
+use serde::Deserialize;
+
+pub(crate) use destination_rule::{DestinationRule, Subset, TrafficPolicy};
+pub(crate) use gateway::{Gateway, Server};
+pub(crate) use kubernetes::{Pod, Service, ServicePort};
+pub(crate) use service_entry::{ServiceEntry, ServiceEntryPort, WorkloadEntry};
+pub(crate) use virtual_service::{L4Match, RouteDestination, TcpRoute, VirtualService};
+
+use super::Problem;
+
+/// Labels of a workload, or the labels that a selector asks for.
+pub(crate) type Labels = BTreeMap<String, String>;
+
+/// Whether `labels` have everything that `selector` asks for.
+pub(crate) fn selects(selector: &Labels, labels: &Labels) -> bool {
+    selector.iter().all(|(key, value)| labels.get(key) == Some(value))
+}
+
+/// The part of `metadata` that routing asks for.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(crate) struct Metadata {
+    /// Missing or empty: the resource cannot be named and is left out.
+    pub(crate) name: String,
+    /// `default` when nobody said otherwise.
+    pub(crate) namespace: String,
+    /// Of the resource itself; a Pod's are its workload's.
+    pub(crate) labels: Labels,
+    /// RFC 3339 in UTC, so that text order is time order; `None`, the oldest, in files.
+    pub(crate) creation_timestamp: Option<String>,
+}
+
+/// Kinds that are served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Kind {
+    /// Istio's routing rules.
+    VirtualService,
+    /// Istio's subsets and policies.
+    DestinationRule,
+    /// Istio's services by hand.
+    ServiceEntry,
+    /// Istio's workloads by hand.
+    WorkloadEntry,
+    /// Istio's edge listeners.
+    Gateway,
+    /// Kubernetes' services.
+    Service,
+    /// Kubernetes' workloads.
+    Pod,
+}
+
+impl Kind {
+    /// Every kind, as YAML names it.
+    pub(crate) const ALL: [(Self, &'static str); 7] = [
+        (Self::VirtualService, "VirtualService"),
+        (Self::DestinationRule, "DestinationRule"),
+        (Self::ServiceEntry, "ServiceEntry"),
+        (Self::WorkloadEntry, "WorkloadEntry"),
+        (Self::Gateway, "Gateway"),
+        (Self::Service, "Service"),
+        (Self::Pod, "Pod"),
+    ];
+
+    /// As YAML names it.
+    pub(crate) fn as_str(self) -> &'static str {
+        Self::ALL[self as usize].1
+    }
+
+    /// Whether Kubernetes itself defines it.
+    pub(crate) fn is_core(self) -> bool {
+        matches!(self, Self::Service | Self::Pod)
+    }
+}
+
+/// What a resource is called; no two of one store have the same.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Key {
+    /// What it is.
+    pub(crate) kind: Kind,
+    /// Where it lives.
+    pub(crate) namespace: String,
+    /// What it is called there.
+    pub(crate) name: String,
+}
+
+/// `VirtualService default/tcp-echo`.
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}/{}", self.kind.as_str(), self.namespace, self.name)
+    }
+}
+
+/// A resource with where it came from.
+#[derive(Debug)]
+pub(crate) struct Item<T> {
+    /// The file.
+    pub(crate) file: Arc<str>,
+    /// What it is called.
+    pub(crate) key: Key,
+    /// Its metadata.
+    pub(crate) metadata: Metadata,
+    /// What its owner wants.
+    pub(crate) spec: T,
+}
+
+impl<T> Item<T> {
+    /// Istio's config order: the oldest first, then by name, then by namespace.
+    pub(crate) fn order(&self) -> (&Option<String>, &str, &str) {
+        (&self.metadata.creation_timestamp, &self.key.name, &self.key.namespace)
+    }
+
+    /// `namespace/name`.
+    pub(crate) fn path(&self) -> String {
+        format!("{}/{}", self.key.namespace, self.key.name)
+    }
+}
+
+/// One resource of any kind, cheap to clone.
+#[derive(Clone, Debug)]
+pub(crate) enum Resource {
+    /// See [`VirtualService`].
+    VirtualService(Arc<Item<VirtualService>>),
+    /// See [`DestinationRule`].
+    DestinationRule(Arc<Item<DestinationRule>>),
+    /// See [`ServiceEntry`].
+    ServiceEntry(Arc<Item<ServiceEntry>>),
+    /// See [`WorkloadEntry`].
+    WorkloadEntry(Arc<Item<WorkloadEntry>>),
+    /// See [`Gateway`].
+    Gateway(Arc<Item<Gateway>>),
+    /// See [`Service`].
+    Service(Arc<Item<Service>>),
+    /// See [`Pod`].
+    Pod(Arc<Item<Pod>>),
+}
+
+/// Everything that is in force, each kind in Istio's config order.
+#[derive(Clone, Debug, Default)]
+pub struct Resources {
+    pub(crate) virtual_services: Vec<Arc<Item<VirtualService>>>,
+    pub(crate) destination_rules: Vec<Arc<Item<DestinationRule>>>,
+    pub(crate) service_entries: Vec<Arc<Item<ServiceEntry>>>,
+    pub(crate) workload_entries: Vec<Arc<Item<WorkloadEntry>>>,
+    pub(crate) gateways: Vec<Arc<Item<Gateway>>>,
+    pub(crate) services: Vec<Arc<Item<Service>>>,
+    pub(crate) pods: Vec<Arc<Item<Pod>>>,
+    /// Resources that another file brings as well.
+    pub(crate) clashes: Vec<Problem>,
+}
+
+impl Resources {
+    /// How many resources are in force.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        let istio = self.virtual_services.len() + self.destination_rules.len() + self.gateways.len();
+        let entries = self.service_entries.len() + self.workload_entries.len();
+        istio + entries + self.services.len() + self.pods.len()
+    }
+
+    /// Whether nothing is in force.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Adds one; [`Self::sort`] follows once all are in.
+    pub(crate) fn push(&mut self, resource: Resource) {
+        match resource {
+            Resource::VirtualService(item) => self.virtual_services.push(item),
+            Resource::DestinationRule(item) => self.destination_rules.push(item),
+            Resource::ServiceEntry(item) => self.service_entries.push(item),
+            Resource::WorkloadEntry(item) => self.workload_entries.push(item),
+            Resource::Gateway(item) => self.gateways.push(item),
+            Resource::Service(item) => self.services.push(item),
+            Resource::Pod(item) => self.pods.push(item),
+        }
+    }
+
+    /// Brings each kind into Istio's config order.
+    pub(crate) fn sort(&mut self) {
+        self.virtual_services.sort_by(|a, b| a.order().cmp(&b.order()));
+        self.destination_rules.sort_by(|a, b| a.order().cmp(&b.order()));
+        self.service_entries.sort_by(|a, b| a.order().cmp(&b.order()));
+        self.workload_entries.sort_by(|a, b| a.order().cmp(&b.order()));
+        self.gateways.sort_by(|a, b| a.order().cmp(&b.order()));
+        self.services.sort_by(|a, b| a.order().cmp(&b.order()));
+        self.pods.sort_by(|a, b| a.order().cmp(&b.order()));
+    }
+}

@@ -1,0 +1,94 @@
+//! ServiceEntry and WorkloadEntry: hosts, ports, and who serves them.
+
+use super::*;
+
+/// What makes a ServiceEntry whole, apart from its hosts.
+const REST: &str =
+    "resolution: STATIC, ports: [{number: 80, name: tcp, protocol: TCP}], endpoints: [{address: 10.1.0.9}]";
+
+/// What comes before [`REST`], what to replace in that and with what, field, part of the words, severity.
+const ROWS: &[(&str, &str, &str, &str, &str, Severity)] = &[
+    ("", "", "", "hosts", "is missing", Error),
+    ("hosts: ['*'], ", "", "", "hosts[0]", "every host", Error),
+    ("hosts: [a.x, b.x], ", "", "", "hosts", "cannot share a TCP port", Error),
+    ("hosts: [a.x, A.x], ", "", "", "hosts[1]", "is there twice", Error),
+    ("hosts: ['*.x'], ", "", "", "addresses", "a wildcard cannot be dialled", Warning),
+    ("hosts: [a.x], addresses: [a.x], ", "", "", "addresses[0]", "neither an IP address nor a CIDR", Error),
+    (
+        "hosts: [a.x], addresses: [10.0.0.5], ",
+        "80",
+        "5432",
+        "addresses",
+        "belongs to db.default.svc.cluster.local:5432 already",
+        Warning,
+    ),
+    ("hosts: [a.x], location: HERE, ", "", "", "location", "MESH_EXTERNAL or MESH_INTERNAL", Error),
+    ("hosts: [a.x], subjectAltNames: [a], ", "", "", "subjectAltNames", "not served yet", Warning),
+    ("hosts: [a.x], exportTo: [a], ", "", "", "exportTo", "not served yet", Warning),
+    (
+        "hosts: [a.x], workloadSelector: {labels: {a: b}}, ",
+        "",
+        "",
+        "workloadSelector",
+        "exclude each other",
+        Error,
+    ),
+    ("hosts: [a.x], ", "STATIC", "DNS", "resolution", "DNS is not served yet", Error),
+    ("hosts: [a.x], ", "STATIC", "NONE", "resolution", "NONE is not served yet", Error),
+    ("hosts: [a.x], ", "STATIC", "HOW", "resolution", "is unknown", Error),
+    ("hosts: [a.x], ", "resolution: STATIC,", "", "resolution", "is missing", Error),
+    ("hosts: [a.x], ", "TCP", "SMTP", "ports[0].protocol", "not a protocol", Error),
+    ("hosts: [a.x], ", "TCP", "UDP", "ports[0].protocol", "never proxied", Warning),
+    ("hosts: [a.x], ", "name: tcp, ", "", "ports[0].name", "not a port's name", Error),
+    ("hosts: [a.x], ", "number: 80, ", "", "ports[0].number", "is missing", Error),
+    ("hosts: [a.x], ", "}]", "}, {number: 80, name: b}]", "ports[1].number", "is there twice", Error),
+    ("hosts: [a.x], ", "}]", "}, {number: 81, name: tcp}]", "ports[1].name", "is there twice", Error),
+    ("hosts: [a.x], ", "10.1.0.9", "b.x", "endpoints[0].address", "not an IP address", Error),
+    ("hosts: [a.x], ", "10.1.0.9", "unix:///s", "endpoints[0].address", "unix sockets", Error),
+    ("hosts: [a.x], ", "address: 10.1.0.9", "weight: 1", "endpoints[0].address", "is missing", Error),
+    (
+        "hosts: [a.x], ",
+        "10.1.0.9",
+        "10.1.0.9, ports: {b: 1}",
+        "endpoints[0].ports.b",
+        "not the name of a port",
+        Error,
+    ),
+    (
+        "hosts: [a.x], ",
+        "10.1.0.9",
+        "10.1.0.9, locality: x",
+        "endpoints[0].locality",
+        "not served yet",
+        Warning,
+    ),
+    ("hosts: [a.x], ", "{address: 10.1.0.9}", "", "endpoints", "nobody serves this", Warning),
+    (
+        "hosts: [a.x], ",
+        "endpoints: [{address: 10.1.0.9}]",
+        "workloadSelector: {}",
+        "workloadSelector.labels",
+        "every workload",
+        Warning,
+    ),
+    ("hosts: [db.default.svc.cluster.local], ", "", "", "hosts[0]", "has no port 80", Warning),
+];
+
+#[test]
+fn every_fault_of_a_service_entry_is_told() {
+    for (head, from, to, field, what, severity) in ROWS {
+        let entry = resource("ServiceEntry", &format!("{{{head}{}}}", REST.replace(from, to)));
+        check_problem(&[DB, &entry], "ServiceEntry default/test", field, what, *severity);
+    }
+}
+
+const WORKLOAD_ROWS: &[Row] = &[
+    ("{labels: {a: b}}", "address", "is missing", Error),
+    ("{address: 10.1.0.9, network: n}", "network", "not served yet", Warning),
+    ("{address: 10.1.0.9, ports: {tcp: 0}}", "ports.tcp", "from 1 to 65535", Error),
+];
+
+#[test]
+fn every_fault_of_a_workload_entry_is_told() {
+    check_rows("WorkloadEntry", WORKLOAD_ROWS);
+}

@@ -10,11 +10,16 @@ mod world;
 use std::{
     collections::BTreeSet,
     fs,
-    io::ErrorKind,
+    io::{ErrorKind, Read as _, Write as _},
     net::{SocketAddr, TcpListener},
+    os::fd::AsFd as _,
 };
 
-use nix::sys::socket::{getsockopt, sockopt};
+use nix::{
+    fcntl::{SpliceFFlags, splice},
+    poll::{PollFd, PollFlags},
+    sys::socket::{getsockopt, sockopt},
+};
 use proxy_common::FailurePolicy;
 use shunt::{
     kernel::{Kernel, LogLevel},
@@ -264,6 +269,23 @@ fn routes_are_repaired_when_an_address_goes_and_leftovers_are_replaced() {
     assert!(ensure());
     assert_eq!(world.ip("rule").matches("lookup 21332").count(), 1);
     assert_eq!(world.ip("-6 route show table 21332").lines().count(), 1);
+}
+
+#[test]
+fn an_accepted_connection_can_be_spliced_from_the_first_byte() {
+    let mut world = World::new(FailurePolicy::Open);
+    let [listener, _v6] = world.enroll_with(0);
+    listener.set_nonblocking(false).unwrap();
+    let mut client = world.dial(VIP).unwrap();
+    client.write_all(b"early").unwrap();
+    let (accepted, _) = listener.accept().unwrap();
+    let mut poll = [PollFd::new(accepted.as_fd(), PollFlags::POLLIN)];
+    nix::poll::poll(&mut poll, 5000_u16).unwrap();
+    let (mut reader, writer) = std::io::pipe().unwrap();
+    let moved = splice(&accepted, None, &writer, None, 64, SpliceFFlags::SPLICE_F_NONBLOCK).unwrap();
+    let mut bytes = vec![0; moved];
+    reader.read_exact(&mut bytes).unwrap();
+    assert_eq!(bytes, b"early");
 }
 
 #[test]

@@ -136,10 +136,10 @@ fn a_socket_that_was_steered_once_goes_elsewhere_unmarked() {
     let world = World::new(FailurePolicy::Open);
     let (steered, passed, greeting) = world.in_workload(|| {
         let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
-        socket.connect(&address(VIP)).unwrap();
+        socket.connect_timeout(&address(VIP), world::PATIENCE).unwrap();
         let steered = getsockopt(&socket, sockopt::Mark).unwrap();
         world::disconnect(&socket);
-        socket.connect(&address("10.99.0.1:81")).unwrap();
+        socket.connect_timeout(&address("10.99.0.1:81"), world::PATIENCE).unwrap();
         let passed = getsockopt(&socket, sockopt::Mark).unwrap();
         (steered, passed, hear(&socket.into()))
     });

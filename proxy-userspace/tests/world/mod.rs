@@ -34,7 +34,7 @@ pub(crate) const VIP: &str = "10.99.0.1:80";
 pub(crate) const VIP6: &str = "[fd99::1]:80";
 
 /// How long anything may take before a story fails.
-const PATIENCE: Duration = Duration::from_secs(5);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
 /// Ports that the server answers on.
 const PORTS: [u16; 3] = [80, 81, 8080];
 

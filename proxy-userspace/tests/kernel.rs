@@ -23,7 +23,7 @@ use nix::{
 use proxy_common::FailurePolicy;
 use shunt::{
     kernel::{Kernel, LogLevel},
-    node::{Family, Namespace, routing},
+    node::{Family, Namespace, mounts, routing},
 };
 use socket2::{Domain, Socket, Type};
 
@@ -302,6 +302,18 @@ fn pooled_sockets_belong_to_the_namespace() {
     let socket: Socket = Namespace::current().unwrap().socket(Family::V4).unwrap().into();
     socket.set_nonblocking(false).unwrap();
     socket.connect(&home).unwrap();
+}
+
+#[test]
+fn a_hosts_file_is_shown_to_one_thread_alone() {
+    let file = std::env::temp_dir().join(format!("shunt-test-hosts-{}", std::process::id()));
+    fs::write(&file, "240.240.0.1 echo\n").unwrap();
+    let before = fs::read_to_string("/etc/hosts").unwrap();
+    let look = || mounts::bind_hosts(&file).and_then(|()| fs::read_to_string("/etc/hosts"));
+    let inside = std::thread::scope(|scope| scope.spawn(look).join().unwrap());
+    fs::remove_file(&file).unwrap();
+    assert_eq!(inside.unwrap(), "240.240.0.1 echo\n");
+    assert_eq!(fs::read_to_string("/etc/hosts").unwrap(), before);
 }
 
 #[test]

@@ -10,15 +10,20 @@ mod world;
 use std::{
     collections::BTreeSet,
     fs,
-    io::ErrorKind,
+    io::{ErrorKind, Read as _, Write as _},
     net::{SocketAddr, TcpListener},
+    os::fd::AsFd as _,
 };
 
-use nix::sys::socket::{getsockopt, sockopt};
+use nix::{
+    fcntl::{SpliceFFlags, splice},
+    poll::{PollFd, PollFlags},
+    sys::socket::{getsockopt, sockopt},
+};
 use proxy_common::FailurePolicy;
 use shunt::{
     kernel::{Kernel, LogLevel},
-    node::{Family, Namespace, routing},
+    node::{Family, Namespace, mounts, routing},
 };
 use socket2::{Domain, Socket, Type};
 
@@ -131,10 +136,10 @@ fn a_socket_that_was_steered_once_goes_elsewhere_unmarked() {
     let world = World::new(FailurePolicy::Open);
     let (steered, passed, greeting) = world.in_workload(|| {
         let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
-        socket.connect(&address(VIP)).unwrap();
+        socket.connect_timeout(&address(VIP), world::PATIENCE).unwrap();
         let steered = getsockopt(&socket, sockopt::Mark).unwrap();
         world::disconnect(&socket);
-        socket.connect(&address("10.99.0.1:81")).unwrap();
+        socket.connect_timeout(&address("10.99.0.1:81"), world::PATIENCE).unwrap();
         let passed = getsockopt(&socket, sockopt::Mark).unwrap();
         (steered, passed, hear(&socket.into()))
     });
@@ -267,6 +272,23 @@ fn routes_are_repaired_when_an_address_goes_and_leftovers_are_replaced() {
 }
 
 #[test]
+fn an_accepted_connection_can_be_spliced_from_the_first_byte() {
+    let mut world = World::new(FailurePolicy::Open);
+    let [listener, _v6] = world.enroll_with(0);
+    listener.set_nonblocking(false).unwrap();
+    let mut client = world.dial(VIP).unwrap();
+    client.write_all(b"early").unwrap();
+    let (accepted, _) = listener.accept().unwrap();
+    let mut poll = [PollFd::new(accepted.as_fd(), PollFlags::POLLIN)];
+    nix::poll::poll(&mut poll, 5000_u16).unwrap();
+    let (mut reader, writer) = std::io::pipe().unwrap();
+    let moved = splice(&accepted, None, &writer, None, 64, SpliceFFlags::SPLICE_F_NONBLOCK).unwrap();
+    let mut bytes = vec![0; moved];
+    reader.read_exact(&mut bytes).unwrap();
+    assert_eq!(bytes, b"early");
+}
+
+#[test]
 fn pooled_sockets_belong_to_the_namespace() {
     let world = World::new(FailurePolicy::Open);
     let server = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -280,6 +302,18 @@ fn pooled_sockets_belong_to_the_namespace() {
     let socket: Socket = Namespace::current().unwrap().socket(Family::V4).unwrap().into();
     socket.set_nonblocking(false).unwrap();
     socket.connect(&home).unwrap();
+}
+
+#[test]
+fn a_hosts_file_is_shown_to_one_thread_alone() {
+    let file = std::env::temp_dir().join(format!("shunt-test-hosts-{}", std::process::id()));
+    fs::write(&file, "240.240.0.1 echo\n").unwrap();
+    let before = fs::read_to_string("/etc/hosts").unwrap();
+    let look = || mounts::bind_hosts(&file).and_then(|()| fs::read_to_string("/etc/hosts"));
+    let inside = std::thread::scope(|scope| scope.spawn(look).join().unwrap());
+    fs::remove_file(&file).unwrap();
+    assert_eq!(inside.unwrap(), "240.240.0.1 echo\n");
+    assert_eq!(fs::read_to_string("/etc/hosts").unwrap(), before);
 }
 
 #[test]

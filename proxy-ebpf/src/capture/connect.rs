@@ -106,7 +106,8 @@ impl Connect {
         let length = size_of::<u32>() as i32;
         // SAFETY: the value is four initialised bytes on the stack and outlives the call.
         unsafe {
-            bpf_setsockopt(self.context.as_ptr(), SOL_SOCKET, SO_MARK, from_mut(&mut mark).cast(), length) == 0
+            bpf_setsockopt(self.context.as_ptr(), SOL_SOCKET, SO_MARK, from_mut(&mut mark).cast(), length)
+                == 0
         }
     }
 

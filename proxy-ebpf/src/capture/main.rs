@@ -36,7 +36,11 @@ pub fn connect6(context: SockAddrContext) -> i32 {
     let Some(workload) = maps::workload(connect.netns_cookie()) else { return PROCEED };
     let destination = connect.destination6();
     decide(&connect, workload, &destination, |connect| {
-        if is_v4_mapped(&destination) { connect.listens4(workload.port4) } else { connect.listens6(workload.port6) }
+        if is_v4_mapped(&destination) {
+            connect.listens4(workload.port4)
+        } else {
+            connect.listens6(workload.port6)
+        }
     })
 }
 
@@ -102,7 +106,12 @@ fn refuse(connect: &Connect) -> i32 {
 /// Nobody listens: the daemon is gone.
 #[inline(always)]
 fn fail(connect: &Connect, workload: &Workload, destination: &Destination) -> i32 {
-    debug!(connect.context(), "no daemon for {:i}:{}", destination.address, u16::from_be_bytes(destination.port));
+    debug!(
+        connect.context(),
+        "no daemon for {:i}:{}",
+        destination.address,
+        u16::from_be_bytes(destination.port)
+    );
     if is_closed(workload) {
         maps::count(Counter::FailedClosed);
         return refuse(connect);

@@ -1,7 +1,8 @@
 //! `deliver`: steered packets, which a routing rule turned to `lo` with their destination intact, find the daemon's
 //! listener of their network namespace.
 //!
-//! Whatever did not come in on `lo`, and whatever no listener claims, is none of our business and passes.
+//! Whatever did not come in on `lo`, and whatever no listener claims, is none of our business and passes. A lookup
+//! does not see the mark: a claimed address that is also assigned to `lo` is taken from everybody in the namespace.
 
 #![no_std]
 #![no_main]

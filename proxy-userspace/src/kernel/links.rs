@@ -76,16 +76,33 @@ impl Links {
         if self.attached.get(path).is_some_and(|attached| attached.inode == inode) {
             return Ok(());
         }
-        let mut links = Vec::new();
+        let mut fresh = Attached { inode, links: Vec::new() };
         for name in PROGRAMS {
-            let link = attach(capture, name, path, &cgroup)?;
-            links.push(match &mut self.pins {
-                None => Held::Plain { _link: link },
-                Some(pins) => Held::Pinned(pin(pins, name, link)?),
-            });
+            match self.hold(capture, name, path, &cgroup) {
+                Ok(link) => fresh.links.push(link),
+                Err(error) => {
+                    // The first error is the one to tell; half a capture is worse than none.
+                    let _ = fresh.let_go();
+                    return Err(error);
+                }
+            }
         }
-        let old = self.attached.insert(path.to_owned(), Attached { inode, links });
+        let old = self.attached.insert(path.to_owned(), fresh);
         old.map_or(Ok(()), Attached::let_go)
+    }
+
+    fn hold(
+        &mut self,
+        capture: &mut Ebpf,
+        name: &'static str,
+        path: &Path,
+        cgroup: &File,
+    ) -> Result<Held, Error> {
+        let link = attach(capture, name, path, cgroup)?;
+        match &mut self.pins {
+            None => Ok(Held::Plain { _link: link }),
+            Some(pins) => pin(pins, name, link).map(Held::Pinned),
+        }
     }
 }
 

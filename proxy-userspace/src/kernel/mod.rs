@@ -77,7 +77,8 @@ impl Kernel {
     }
 
     /// Attaches to the fewest cgroups that cover `cgroups`; those that are no longer wanted are let go afterwards.
-    /// Pins of a daemon that is gone are dropped once the new ones are in place.
+    /// Pins of a daemon that is gone are dropped once the new ones are in place, so sync and enroll first: until then
+    /// the old programs go on refusing, and from then on the new ones know their workloads.
     ///
     /// # Errors
     /// When a folder is no cgroup2, or the kernel refuses. What was attached before stays.

@@ -34,7 +34,7 @@ pub(crate) const VIP: &str = "10.99.0.1:80";
 pub(crate) const VIP6: &str = "[fd99::1]:80";
 
 /// How long anything may take before a story fails.
-const PATIENCE: Duration = Duration::from_secs(5);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
 /// Ports that the server answers on.
 const PORTS: [u16; 3] = [80, 81, 8080];
 
@@ -123,8 +123,14 @@ impl World {
         self.enroll(cgroup::id(&self.cgroup("work")).unwrap());
     }
 
-    /// Enrolls the workload with fresh listeners; `cgroup_id` 0 means everybody in its namespace.
+    /// Enrolls the workload and greets whoever is steered; `cgroup_id` 0 means everybody in its namespace.
     pub(crate) fn enroll(&mut self, cgroup_id: u64) {
+        let listeners = self.enroll_with(cgroup_id);
+        self.daemon = listeners.map(|listener| Greeter::start(listener, "steered")).into();
+    }
+
+    /// Enrolls the workload with fresh listeners, IPv4 first.
+    pub(crate) fn enroll_with(&mut self, cgroup_id: u64) -> [TcpListener; 2] {
         let listeners = self.workload.listen().unwrap();
         let v6 = listeners.v6.unwrap();
         let port = |listener: &TcpListener| listener.local_addr().unwrap().port().to_be_bytes();
@@ -139,7 +145,7 @@ impl World {
         let kernel = kernel.as_mut().unwrap();
         let (netns, cookie) = (namespace.as_fd(), namespace.cookie());
         kernel.enroll(netns, cookie, workload, listeners.v4.as_fd(), Some(v6.as_fd())).unwrap();
-        self.daemon = [listeners.v4, v6].map(|listener| Greeter::start(listener, "steered")).into();
+        [listeners.v4, v6]
     }
 
     pub(crate) fn stop_daemon(&mut self) {

@@ -1,1 +1,4 @@
 //! The daemon's rooms, in the order a connection and a change of configuration meet them.
+
+pub mod metrics;
+pub mod proxy;

@@ -52,7 +52,7 @@ fn after_2000_connections_every_gauge_is_zero() {
 /// One connection: closed, half closed, reset early or reset late.
 fn visit(proxy: &Proxy, kind: usize) {
     let mut client = proxy.dial();
-    if kind % 4 == 0 {
+    if kind.is_multiple_of(4) {
         return reset(client);
     }
     client.write_all(b"x").unwrap();

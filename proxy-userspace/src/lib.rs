@@ -2,6 +2,8 @@
 
 pub mod admin;
 pub mod kernel;
+pub mod metrics;
 pub mod node;
+pub mod proxy;
 pub mod settings;
 pub mod source;

@@ -1,0 +1,70 @@
+//! The walk: one connection, start to finish. Each step's work is in the file of its name.
+
+use std::{net::SocketAddr, time::Duration};
+
+use proxy_traffic::{Error, Flow, balance, route};
+use tokio::net::TcpStream;
+
+use super::{
+    forward::{self, Ended},
+    record::Record,
+    upstream,
+};
+
+/// Serves one accepted connection. However it ends, dropping its record closes the books, exactly once.
+#[allow(
+    clippy::manual_async_fn,
+    reason = "an async fn would keep its arguments twice in every idle connection"
+)]
+pub(super) fn serve(downstream: TcpStream, mut record: Record) -> impl Future<Output = ()> {
+    async move {
+        match walk(&downstream, &mut record).await {
+            Ok(ended) => record.ended(ended),
+            Err(error) => record.failed(&error),
+        }
+    }
+}
+
+/// flow → route → pick → connect → forward.
+async fn walk(downstream: &TcpStream, record: &mut Record) -> Result<Ended, Error> {
+    let (endpoint, timeout) = choose(record)?;
+    // Boxed, so that what connecting needs is freed before the long part begins.
+    let upstream = Box::pin(upstream::connect(endpoint, timeout, record.dial(), downstream)).await?;
+    record.connected();
+    Ok(forward::both_ways(downstream, &upstream, record).await)
+}
+
+/// Who serves this connection by the rules in force now, and how long it may take to answer.
+fn choose(record: &mut Record) -> Result<(SocketAddr, Duration), Error> {
+    let entrance = record.entrance();
+    let (context, owner) = (&entrance.context, &entrance.owner);
+    let flow = Flow {
+        door: owner.door,
+        workload: &owner.workload,
+        source: record.source(),
+        destination: record.destination(),
+    };
+    let snapshot = context.snapshot.load();
+    let route = route::select(&snapshot, &flow)?;
+    let cluster = route.map_or(&context.passthrough, |route| route::draw(route, fastrand::u64(..)));
+    record.routed(route, cluster);
+    let picked = balance::pick(cluster, &flow)?;
+    record.picked(&picked);
+    Ok((picked.address, cluster.connect_timeout))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_idle_connection_stays_small() {
+        let size = future_size(serve);
+        assert!(size <= 440, "{size} bytes");
+    }
+
+    /// The size of the future that `serve` would return; none is made.
+    fn future_size<F>(_serve: impl Fn(TcpStream, Record) -> F) -> usize {
+        size_of::<F>()
+    }
+}

@@ -1,0 +1,126 @@
+//! Connections that find nobody: each has its flag, its cause and one record.
+
+use std::{
+    io::{self, Read, Write},
+    net::{SocketAddr, TcpListener},
+    os::fd::OwnedFd,
+    sync::Arc,
+    time::Duration,
+};
+
+use proxy_traffic::ClusterKind;
+use shunt::proxy::{Dial, Family, PlainDial};
+
+use crate::harness::{Blackhole, Proxy, cluster, echo, one, reset, server, until};
+
+/// Dials, sees the connection end without a byte, and expects this in its record.
+fn expect(proxy: &Proxy, flag: &str, cause: &str) {
+    let mut client = proxy.dial();
+    // The proxy may close before or after this.
+    let ended = client.read(&mut [0]);
+    assert!(matches!(ended, Ok(0) | Err(_)), "{ended:?}");
+    let line = proxy.line();
+    assert!(line.contains(&format!("response_flags={flag} cause={cause} path=proxy")), "{line}");
+    let label = format!("response_flags=\"{flag}\"");
+    assert!(proxy.context.metrics.text().unwrap().contains(&label));
+    for name in ["istio_tcp_connections_opened_total", "istio_tcp_connections_closed_total"] {
+        assert_eq!(proxy.metric(name), 1, "{name}");
+    }
+}
+
+/// An address of loopback where nobody listens.
+fn nobody() -> SocketAddr {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+}
+
+#[test]
+fn a_missing_cluster_is_nc() {
+    let missing = cluster("v9", ClusterKind::Missing("subset v9 is not defined".to_owned()));
+    expect(&Proxy::start(vec![(1, missing)]), "NC", "no_cluster");
+}
+
+#[test]
+fn a_cluster_without_endpoints_is_uh() {
+    let empty = cluster("", ClusterKind::Endpoints(vec![]));
+    expect(&Proxy::start(vec![(1, empty)]), "UH", "no_endpoint");
+}
+
+#[test]
+fn a_refused_connection_is_uf() {
+    expect(&Proxy::start(vec![(1, one("", nobody()))]), "UF,URX", "connect_refused");
+}
+
+#[test]
+fn a_silent_endpoint_is_uf_after_the_connect_timeout() {
+    let hole = Blackhole::new();
+    let mut silent = one("", hole.address);
+    silent.connect_timeout = Duration::from_millis(100);
+    expect(&Proxy::start(vec![(1, silent)]), "UF,URX", "connect_timeout");
+}
+
+#[test]
+fn a_socket_that_cannot_be_opened_is_uf() {
+    struct Broken;
+    impl Dial for Broken {
+        fn socket(&self, _: Family) -> io::Result<OwnedFd> {
+            Err(io::Error::other("out of sockets"))
+        }
+    }
+    let proxy = Proxy::with(vec![(1, one("", nobody()))], false, Arc::new(Broken));
+    expect(&proxy, "UF,URX", "connect_failed");
+}
+
+#[test]
+fn a_client_that_resets_while_its_endpoint_is_dialled_is_dc() {
+    let hole = Blackhole::new();
+    let proxy = Proxy::start(vec![(1, one("", hole.address))]);
+    let client = proxy.dial();
+    until("the connection is being served", || proxy.open() == 1);
+    reset(client);
+    let line = proxy.line();
+    assert!(line.contains("response_flags=DC cause=client_gone"), "{line}");
+}
+
+#[test]
+fn a_gateway_without_a_rule_is_nr() {
+    expect(&Proxy::with(vec![], true, Arc::new(PlainDial)), "NR", "no_route");
+}
+
+#[test]
+fn a_gateway_with_a_rule_forwards() {
+    let proxy = Proxy::with(vec![(1, one("", server(echo)))], true, Arc::new(PlainDial));
+    let mut client = proxy.dial();
+    client.write_all(b"x").unwrap();
+    client.read_exact(&mut [0]).unwrap();
+    drop(client);
+    assert!(
+        proxy.line().contains("route=default/test cluster=outbound|9000||echo.default.svc.cluster.local")
+    );
+}
+
+/// Dials one fixed address whatever it was asked for: a passthrough on loopback would dial its own listener.
+struct Elsewhere(SocketAddr);
+
+impl Dial for Elsewhere {
+    fn socket(&self, family: Family) -> io::Result<OwnedFd> {
+        let socket = PlainDial.socket(family)?;
+        let connecting = socket2::Socket::from(socket);
+        // A socket that is connected already answers the proxy's own connect with EISCONN.
+        connecting.set_nonblocking(false)?;
+        connecting.connect(&self.0.into())?;
+        connecting.set_nonblocking(true)?;
+        Ok(connecting.into())
+    }
+}
+
+#[test]
+fn an_unclaimed_destination_is_dialled_as_it_is() {
+    let decoy = server(echo);
+    let proxy = Proxy::with(vec![], false, Arc::new(Elsewhere(decoy)));
+    let _ = proxy.dial().read(&mut [0]);
+    // The proxy dialled the client's own destination on a socket that was already connected: it says so, and
+    // the record names the original destination as the endpoint.
+    let line = proxy.line();
+    let own = proxy.address;
+    assert!(line.contains(&format!("route=- cluster=PassthroughCluster endpoint={own}")), "{line}");
+}

@@ -131,7 +131,7 @@ mod tests {
         for (text, expected) in [
             ("a // unsafe {\nb", "a            \nb"),
             ("a /* x\ny */ b", "a     \n     b"),
-            ("f(\"un\\\"safe {\")", "f(             )"),
+            ("f(\"un\\\"safe {\")", "f(            )"),
             ("r#\"a\"b\"# c", "         c"),
             ("bar\"x\"", "bar   "),
             ("match c { '{' => '\\'' }", "match c {     =>      }"),

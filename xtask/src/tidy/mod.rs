@@ -46,7 +46,7 @@ pub(crate) fn check() -> Result<()> {
     let readme = fs::read_to_string(root.join("README.md")).unwrap_or_default();
     let faults = faults(&sources, &readme);
     if !faults.is_empty() {
-        bail!("tidy found {} faults\n{}", faults.len(), faults.join("\n"));
+        bail!("the project's rules are broken:\n{}", faults.join("\n"));
     }
     Ok(())
 }

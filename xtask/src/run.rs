@@ -65,7 +65,7 @@ fn one_command(command: &[OsString]) -> Result<ExitCode> {
     let signals = Signals::catch()?;
     let log = system::target().join("run.log");
     let mut daemon = start(Some(&log))?;
-    let log_hint = || format!("the daemon's log is in {}", log.display());
+    let log_hint = || format!("nothing was run; the daemon's log is in {}", log.display());
     if !ready(&mut daemon, &signals).with_context(log_hint)? {
         return Ok(children::exit_code(stop(&mut daemon, &signals)?));
     }

@@ -1,0 +1,3 @@
+//! The end-to-end stories: real namespaces, real eBPF, the real daemon.
+
+mod harness;

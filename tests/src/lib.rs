@@ -6,5 +6,10 @@
 
 pub mod mesh;
 pub mod netns;
+pub mod server;
+pub mod client;
+pub mod daemon;
+pub mod metrics;
+pub mod yaml;
 pub mod sweep;
 pub mod wait;

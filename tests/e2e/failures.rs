@@ -26,9 +26,7 @@ fn a_missing_host_closes_with_nc() {
 #[test]
 fn a_subset_without_endpoints_closes_with_uh() {
     let scene = Scene::echo("empty");
-    let services = std::fs::read_to_string(scene.daemon.config("services.yaml")).unwrap();
-    let (services, _) = services.rsplit_once("---\n").unwrap();
-    scene.daemon.apply("services.yaml", &(services.to_owned() + &subsets("tcp-echo", &["v1", "v2", "v3"])));
+    scene.daemon.apply("subsets.yaml", &subsets("tcp-echo", &["v1", "v2", "v3"]));
     scene.daemon.apply("routing.yaml", &split(&[("v3", 100)]));
     connect(&scene.client, scene.vip()).must_be_closed();
     scene.daemon.must_log(&[("response_flags", "UH"), ("cause", "no_endpoint")]);
@@ -44,7 +42,10 @@ fn an_endpoint_that_refuses_closes_with_uf() {
     let line = scene.daemon.must_log(&[("cause", "connect_refused"), ("endpoint", &nobody.to_string())]);
     assert!(field(&line, "response_flags").contains("UF"), "{line}");
     let metrics = scene.daemon.must_settle();
-    assert_eq!(metrics.sum("istio_tcp_connections_opened_total", &[("destination_service", "dead.example")]), 1);
+    assert_eq!(
+        metrics.sum("istio_tcp_connections_opened_total", &[("destination_service", "dead.example")]),
+        1
+    );
 }
 
 #[test]

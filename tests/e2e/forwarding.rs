@@ -22,13 +22,13 @@ fn a_gibibyte_crosses_each_way_at_once_unharmed() {
 }
 
 /// Sends `bytes` while reading as many, and compares checksums with a [`server::bulk`].
-pub fn exchange(connection: &mut Connection, bytes: u64, seed: u64) {
-    let mut reader = connection.stream.try_clone().unwrap();
-    let reading = thread::spawn(move || server::receive(&mut reader, bytes, Pace::Slow).unwrap());
-    let sent = server::send(&mut connection.stream, bytes, seed).unwrap();
-    let read = reading.join().unwrap();
+pub(crate) fn exchange(connection: &mut Connection, bytes: u64, seed: u64) {
+    let mut reader = connection.stream.try_clone().expect("a second handle");
+    let reading = thread::spawn(move || server::receive(&mut reader, bytes, Pace::Slow));
+    let sent = server::send(&mut connection.stream, bytes, seed).expect("all is sent");
+    let read = reading.join().expect("no panic").expect("all arrives");
     let mut verdict = [0; 64];
-    connection.stream.read_exact(&mut verdict).unwrap();
+    connection.stream.read_exact(&mut verdict).expect("both checksums");
     assert!(verdict[..32] == read, "what the server sent arrived damaged (seed {seed})");
     assert!(verdict[32..] == sent, "what the client sent arrived damaged (seed {seed})");
     connection.must_be_closed();

@@ -1,13 +1,11 @@
 //! The gateway port: open while something is routed through it, refused when not.
 
-use std::net::SocketAddr;
-
 use tests::client::must_be_refused;
 
 use crate::scene::{Scene, answer};
 
 /// Gateway, DestinationRule and VirtualService of the seed's TCP section, first step, letter for letter.
-pub const SEED_V1: &str = "\
+pub(crate) const SEED_V1: &str = "\
 apiVersion: networking.istio.io/v1alpha3
 kind: Gateway
 metadata:
@@ -58,7 +56,7 @@ spec:
 ";
 
 /// The seed's second step, letter for letter.
-pub const SEED_80_20: &str = "\
+pub(crate) const SEED_80_20: &str = "\
 apiVersion: networking.istio.io/v1alpha3
 kind: VirtualService
 metadata:
@@ -86,20 +84,10 @@ spec:
       weight: 20
 ";
 
-/// Where the seed's gateway listens, as the client reaches it. The seed brings its own DestinationRule and
-/// VirtualService, so those of the scene go.
-pub fn gateway_of(scene: &Scene) -> SocketAddr {
-    std::fs::remove_file(scene.daemon.config("routing.yaml")).unwrap();
-    let services = std::fs::read_to_string(scene.daemon.config("services.yaml")).unwrap();
-    let without_rule = services.rsplit_once("---\n").unwrap().0;
-    scene.daemon.write("services.yaml", without_rule);
-    (scene.mesh.node().v4(), 31400).into()
-}
-
 #[test]
 fn the_port_is_open_only_while_a_virtual_service_routes_it() {
-    let scene = Scene::echo("gateway");
-    let gateway = gateway_of(&scene);
+    let scene = Scene::unrouted("gateway");
+    let gateway = scene.gateway();
     let (without, _) = SEED_V1.rsplit_once("---\n").unwrap();
     scene.daemon.apply("tcp-echo.yaml", without);
     must_be_refused(&scene.client, gateway);
@@ -114,8 +102,8 @@ fn the_port_is_open_only_while_a_virtual_service_routes_it() {
 
 #[test]
 fn a_gateway_for_somebody_else_is_left_alone() {
-    let scene = Scene::echo("foreign");
-    let gateway = gateway_of(&scene);
+    let scene = Scene::unrouted("foreign");
+    let gateway = scene.gateway();
     scene.daemon.apply("tcp-echo.yaml", &SEED_V1.replace("istio: ingressgateway", "istio: egressgateway"));
     must_be_refused(&scene.client, gateway);
 }

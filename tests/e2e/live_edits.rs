@@ -31,7 +31,8 @@ fn weight_edits_break_no_open_connection() {
     let (mut idle, streaming) = (open(), open());
     let edited = AtomicBool::new(false);
     let rounds: Vec<_> = thread::scope(|scope| {
-        let streams: Vec<_> = streaming.into_iter().map(|one| scope.spawn(|| stream_until(one, &edited))).collect();
+        let streams: Vec<_> =
+            streaming.into_iter().map(|one| scope.spawn(|| stream_until(one, &edited))).collect();
         for edit in 1..=20 {
             scene.daemon.apply("routing.yaml", &yaml::split(&[("v1", 100 - edit), ("v2", edit)]));
             scene.answers(5);
@@ -40,7 +41,9 @@ fn weight_edits_break_no_open_connection() {
         streams.into_iter().map(|stream| stream.join().unwrap()).collect()
     });
     assert!(rounds.iter().all(|&rounds| rounds > 0), "{rounds:?}");
-    idle.iter_mut().for_each(|connection| drop(connection.must_echo("still here", "one still here")));
+    for connection in &mut idle {
+        connection.must_echo("still here", "one still here");
+    }
 }
 
 /// Says something and hears it again and again until `done`; how many times.
@@ -57,7 +60,9 @@ fn stream_until(mut connection: Connection, done: &AtomicBool) -> usize {
 fn a_broken_edit_is_reported_and_the_last_good_stays() {
     let scene = Scene::echo("broken");
     scene.daemon.apply("routing.yaml", &yaml::split(&[("v2", 100)]));
-    scene.daemon.write("routing.yaml", "apiVersion: networking.istio.io/v1\nkind: VirtualService\nspec: [oops\n");
+    scene
+        .daemon
+        .write("routing.yaml", "apiVersion: networking.istio.io/v1\nkind: VirtualService\nspec: [oops\n");
     scene.daemon.must_say("routing.yaml");
     assert!(scene.daemon.must("status").contains("routing.yaml"));
     assert_eq!(answer(&scene.client, scene.vip()), "two");

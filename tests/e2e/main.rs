@@ -2,20 +2,20 @@
 
 mod scene;
 
-mod shifting;
-mod names;
-mod live_edits;
-mod matching;
-mod ports;
-mod failures;
 mod capture;
-mod workloads;
+mod failures;
 mod forwarding;
-mod load;
 mod gateway;
-mod telemetry;
-mod lifecycle;
 mod killed;
+mod lifecycle;
+mod live_edits;
+mod load;
+mod matching;
+mod names;
+mod ports;
 mod refusals;
+mod shifting;
+mod telemetry;
+mod workloads;
 
 mod harness;

@@ -16,7 +16,8 @@ fn by_port() {
     let scene = Scene::echo("port");
     let services = std::fs::read_to_string(scene.daemon.config("services.yaml")).unwrap();
     let more = "{name: more, port: 9001, targetPort: 9000}";
-    let services = services.replace("ports: [{name: tcp, port: 9000}]", &format!("ports: [{{name: tcp, port: 9000}}, {more}]"));
+    let services = services
+        .replace("ports: [{name: tcp, port: 9000}]", &format!("ports: [{{name: tcp, port: 9000}}, {more}]"));
     scene.daemon.apply("services.yaml", &services);
     scene.daemon.apply("routing.yaml", &two_when("port: 9001"));
     assert_eq!(answer(&scene.client, scene.vip()), "one");

@@ -1,6 +1,6 @@
 //! `shunt exec`: commands inside the mesh, that use names and half-close the way shells do.
 
-use crate::gateway::{SEED_V1, gateway_of};
+use crate::gateway::SEED_V1;
 use crate::scene::Scene;
 
 /// Both kinds of `nc`, told to pass on the end of their input; busybox always does.
@@ -19,8 +19,8 @@ fn every_form_of_a_name_reaches_the_service() {
 
 #[test]
 fn the_seeds_half_close_works_through_the_gateway() {
-    let scene = Scene::echo("nc-gateway");
-    let gateway = gateway_of(&scene);
+    let scene = Scene::unrouted("nc-gateway");
+    let gateway = scene.gateway();
     scene.daemon.apply("tcp-echo.yaml", SEED_V1);
     for nc in CLIENTS {
         let script = format!("(date; sleep 1) | timeout 20 {nc} {} {}", gateway.ip(), gateway.port());

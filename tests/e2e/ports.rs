@@ -44,7 +44,9 @@ fn a_service_entrys_endpoint_has_its_own_port() {
     let scene = Scene::echo("entry");
     let server = server::tcp_echo(&scene.at_two, 9100, "entry");
     let addresses = ["10.96.0.30".to_owned(), "fd00:96::30".to_owned()];
-    scene.daemon.apply("entry.yaml", &tests::yaml::service_entry("entry.example", &addresses, 443, server.address()));
+    scene
+        .daemon
+        .apply("entry.yaml", &tests::yaml::service_entry("entry.example", &addresses, 443, server.address()));
     assert_eq!(answer(&scene.client, at("10.96.0.30", 443)), "entry");
     assert_eq!(answer(&scene.client, at("fd00:96::30", 443)), "entry");
 }
@@ -54,6 +56,8 @@ fn an_endpoint_over_ipv6_serves_an_ipv4_client() {
     let scene = Scene::echo("crossed");
     let addresses = ["10.96.0.40".to_owned()];
     let endpoint = (scene.at_two.v6(), 9000).into();
-    scene.daemon.apply("entry.yaml", &tests::yaml::service_entry("crossed.example", &addresses, 9000, endpoint));
+    scene
+        .daemon
+        .apply("entry.yaml", &tests::yaml::service_entry("crossed.example", &addresses, 9000, endpoint));
     assert_eq!(answer(&scene.client, at("10.96.0.40", 9000)), "two");
 }

@@ -2,15 +2,15 @@
 
 use std::collections::BTreeMap;
 
-use tests::{server, yaml};
+use tests::yaml;
 
-use crate::gateway::{SEED_80_20, SEED_V1, gateway_of};
+use crate::gateway::{SEED_80_20, SEED_V1};
 use crate::scene::{Scene, VIP6, answers, at};
 
 #[test]
 fn the_seeds_yaml_pasted_unchanged_shifts_traffic_through_the_gateway() {
-    let scene = Scene::with_server("seed", |workload| server::tcp_echo(workload, 9000, "one"));
-    let gateway = gateway_of(&scene);
+    let scene = Scene::unrouted("seed");
+    let gateway = scene.gateway();
     scene.daemon.apply("tcp-echo.yaml", SEED_V1);
     assert_eq!(answers(&scene.client, gateway, 200), counts(&[("one", 200)]));
     scene.daemon.apply("tcp-echo.yaml", &SEED_V1.replace(virtual_service_of(SEED_V1), SEED_80_20));
@@ -19,7 +19,7 @@ fn the_seeds_yaml_pasted_unchanged_shifts_traffic_through_the_gateway() {
 
 /// The last document of the seed's first file; the second file replaces it.
 fn virtual_service_of(text: &str) -> &str {
-    text.rsplit("---\n").next().unwrap()
+    text.rsplit_once("---\n").map_or(text, |(_, last)| last)
 }
 
 #[test]
@@ -65,9 +65,13 @@ fn ipv6_and_v4_mapped_are_shared_out_alike() {
 fn must_share(seen: &BTreeMap<String, usize>, shares: &[(&str, u32)]) {
     let total: usize = seen.values().sum();
     for (who, percent) in shares {
-        let (count, share) = (seen.get(*who).copied().unwrap_or_default() as f64, f64::from(*percent) / 100.0);
+        let (count, share) =
+            (seen.get(*who).copied().unwrap_or_default() as f64, f64::from(*percent) / 100.0);
         let (mean, deviation) = (total as f64 * share, (total as f64 * share * (1.0 - share)).sqrt());
-        assert!((count - mean).abs() <= 5.0 * deviation, "{who}: {count} of {total}, expected {mean}: {seen:?}");
+        assert!(
+            (count - mean).abs() <= 5.0 * deviation,
+            "{who}: {count} of {total}, expected {mean}: {seen:?}"
+        );
     }
     assert_eq!(seen.len(), shares.len(), "{seen:?}");
 }

@@ -53,6 +53,12 @@ impl Setup {
         self
     }
 
+    /// Takes a file of resources away again.
+    pub fn without(self, name: &str) -> Self {
+        fs::remove_file(self.dir.join("config").join(name)).expect("the file is there");
+        self
+    }
+
     /// Lets the daemon have only so many open files.
     pub fn open_files(mut self, limit: u32) -> Self {
         self.open_files = Some(limit);
@@ -278,7 +284,12 @@ impl Daemon {
     fn await_ready(&mut self) {
         wait::until("the daemon is ready", || {
             let ended = self.child.try_wait().expect("our child");
-            assert!(ended.is_none(), "shunt run ended with {}:\n{}", ended.unwrap_or_default(), self.stderr());
+            assert!(
+                ended.is_none(),
+                "shunt run ended with {}:\n{}",
+                ended.unwrap_or_default(),
+                self.stderr()
+            );
             self.stderr().lines().any(|line| line.split_whitespace().any(|word| word == "ready"))
         });
     }

@@ -4,12 +4,12 @@
 //! operator or an application would see. Everything it makes is gone when its value is dropped,
 //! panics included; what a killed test run left behind is removed at the next start.
 
-pub mod mesh;
-pub mod netns;
-pub mod server;
 pub mod client;
 pub mod daemon;
+pub mod mesh;
 pub mod metrics;
-pub mod yaml;
+pub mod netns;
+pub mod server;
 pub mod sweep;
 pub mod wait;
+pub mod yaml;

@@ -65,17 +65,21 @@ impl Netns {
 
     /// Runs `ip` inside the namespace, one command per line, and returns what it printed.
     pub fn ip(&self, batch: &str) -> String {
-        self.batch("-4", batch)
+        self.batch(&[], batch)
     }
 
     /// Like [`Self::ip`], for commands that speak of IPv6 without naming an address.
     pub fn ip6(&self, batch: &str) -> String {
-        self.batch("-6", batch)
+        self.batch(&["-6"], batch)
     }
 
-    fn batch(&self, family: &str, batch: &str) -> String {
+    fn batch(&self, family: &[&str], batch: &str) -> String {
         let mut command = Command::new("ip");
-        command.args([family, "-n", &self.name, "-batch", "-"]).stdin(Stdio::piped()).stdout(Stdio::piped());
+        command
+            .args(family)
+            .args(["-n", &self.name, "-batch", "-"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped());
         let mut child = command.stderr(Stdio::piped()).spawn().expect("start ip (package iproute2)");
         let mut stdin = child.stdin.take().expect("piped");
         stdin.write_all(batch.as_bytes()).expect("ip reads its commands");

@@ -135,8 +135,9 @@ pub fn send(stream: &mut TcpStream, bytes: u64, seed: u64) -> io::Result<Vec<u8>
     random.fill(&mut pool);
     let (mut hash, mut left) = (Sha256::new(), bytes);
     while left > 0 {
-        // Mostly large chunks, and every size from one byte up among them.
-        let size = 1 + random.usize(..1 << random.u32(..=18));
+        // Every order of magnitude is equally likely, from single bytes to 256 KiB.
+        let largest = 1 << random.u32(..=18);
+        let size = random.usize(1..=largest);
         let size = size.min(usize::try_from(left).unwrap_or(usize::MAX));
         let start = random.usize(..=pool.len() - size);
         let chunk = &pool[start..start + size];

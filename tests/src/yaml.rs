@@ -95,7 +95,9 @@ pub fn rule(matches: &str, host: &str, weights: &[(&str, u32)]) -> String {
         false => format!("match: [{{{matches}}}], "),
     };
     let branch = |(subset, weight): &(&str, u32)| {
-        format!("{{destination: {{host: {host}, subset: {subset}, port: {{number: 9000}}}}, weight: {weight}}}")
+        format!(
+            "{{destination: {{host: {host}, subset: {subset}, port: {{number: 9000}}}}, weight: {weight}}}"
+        )
     };
     let branches = weights.iter().map(branch).collect::<Vec<_>>().join(", ");
     format!("  - {{{matches}route: [{branches}]}}\n")

@@ -4,7 +4,7 @@ use tests::client::{Connection, Dial, connect};
 use tests::server;
 use tests::yaml::service_entry;
 
-use crate::scene::{Scene, at};
+use crate::scene::{Scene, answer, at};
 
 #[test]
 fn sixty_destinations_are_held_open_with_twenty_ports() {
@@ -82,7 +82,10 @@ fn what_no_listener_claims_never_meets_the_daemon() {
 fn a_neighbour_that_is_not_enrolled_is_left_alone() {
     let scene = Scene::echo("stranger");
     let stranger = scene.mesh.workload("stranger");
-    tests::client::must_be_refused(&stranger, (scene.at_one.v4(), 9_999).into());
-    connect(&stranger, scene.one.address()).must_echo("hello", "one hello");
-    assert_eq!(scene.daemon.metrics().sum("istio_tcp_connections_opened_total", &[]), 0);
+    let native = scene.mesh.workload("native");
+    native.claim(&scene.mesh, scene.vip().ip());
+    let _native = server::tcp_echo(&native, 9000, "native");
+    assert_eq!(answer(&stranger, scene.vip()), "native");
+    assert_eq!(answer(&scene.client, scene.vip()), "one");
+    assert_eq!(scene.daemon.metrics().sum("istio_tcp_connections_opened_total", &[]), 1);
 }

@@ -2,7 +2,10 @@
 
 use std::process::Stdio;
 
+use serde_json::Value;
+
 use tests::client::{connect, must_be_refused};
+use tests::daemon::field;
 use tests::yaml::service;
 
 use crate::gateway::SEED_V1;
@@ -31,7 +34,8 @@ fn sigterm_lets_open_connections_finish() {
     captured.must_echo("draining", &format!("{first} draining")).half_close().must_be_closed();
     through_gateway.must_echo("draining", &format!("{second} draining")).half_close().must_be_closed();
     scene.daemon.must_end_clean();
-    assert_eq!(scene.daemon.log().len(), 2);
+    let finished = |line: &&Value| field(line, "received_bytes") == "15";
+    assert_eq!(scene.daemon.log().iter().filter(finished).count(), 2);
 }
 
 /// Which version a connection got.
@@ -52,7 +56,7 @@ fn what_does_not_finish_in_time_is_cut() {
 #[test]
 fn a_second_daemon_with_the_same_run_folder_is_refused() {
     let scene = Scene::echo("second");
-    let mut second = tests::daemon::Setup::new(&scene.mesh).command(&[]);
+    let mut second = scene.daemon.command();
     let output = scene.mesh.node().output(second.stdout(Stdio::piped()).stderr(Stdio::piped())).unwrap();
     let complaint = String::from_utf8_lossy(&output.stderr);
     assert!(!output.status.success(), "a second daemon started");

@@ -64,7 +64,7 @@ fn a_broken_edit_is_reported_and_the_last_good_stays() {
         .daemon
         .write("routing.yaml", "apiVersion: networking.istio.io/v1\nkind: VirtualService\nspec: [oops\n");
     scene.daemon.must_say("routing.yaml");
-    assert!(scene.daemon.must("status").contains("routing.yaml"));
+    tests::wait::until("status tells it", || scene.daemon.must("status").contains("routing.yaml"));
     assert_eq!(answer(&scene.client, scene.vip()), "two");
     scene.daemon.apply("routing.yaml", &yaml::split(&[("v1", 100)]));
     assert_eq!(answer(&scene.client, scene.vip()), "one");
@@ -74,8 +74,8 @@ fn a_broken_edit_is_reported_and_the_last_good_stays() {
 #[test]
 fn a_broken_resource_costs_only_itself() {
     let scene = Scene::echo("one-bad");
-    let bad = "---\napiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata: {name: bad}\nspec: {hosts: 7}\n";
+    let bad = "---\napiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata: {name: crooked}\nspec: {hosts: 7}\n";
     scene.daemon.apply("routing.yaml", &(yaml::split(&[("v2", 100)]) + bad));
-    scene.daemon.must_say("bad");
+    scene.daemon.must_say("crooked");
     assert_eq!(answer(&scene.client, scene.vip()), "two");
 }

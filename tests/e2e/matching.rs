@@ -37,7 +37,7 @@ fn by_source_subnet() {
     let mut scene = Scene::echo("src");
     let other = scene.mesh.workload("other");
     scene.daemon.enroll(&other, "");
-    scene.daemon.apply("routing.yaml", &two_when(&format!("sourceSubnet: {}/24", other.v4())));
+    scene.daemon.apply("routing.yaml", &two_when(&format!("sourceSubnet: {}/32", other.v4())));
     assert_eq!(answer(&scene.client, scene.vip()), "one");
     assert_eq!(answer(&other, scene.vip()), "two");
 }

@@ -41,7 +41,7 @@ fn metrics_have_istios_labels_and_the_right_bytes() {
         assert_eq!(metrics.sum(name, &labels), expected, "{name}: {series:#?}");
     }
     let steered: Vec<_> = metrics.series("shunt_connects_total").collect();
-    assert_eq!(metrics.sum("shunt_connects_total", &[("verdict", "steer")]), 1, "{steered:#?}");
+    assert_eq!(metrics.sum("shunt_connects_total", &[("verdict", "steered")]), 1, "{steered:#?}");
 }
 
 #[test]

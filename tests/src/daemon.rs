@@ -125,6 +125,11 @@ impl Daemon {
         self.setup.dir.join("run")
     }
 
+    /// `shunt run` with the very same arguments, for a story that tries to start it twice.
+    pub fn command(&self) -> Command {
+        self.setup.command(&[])
+    }
+
     /// Its process id.
     pub fn pid(&self) -> u32 {
         self.child.id()
@@ -132,8 +137,9 @@ impl Daemon {
 
     /// Runs a `shunt` command against this daemon to its end: `cli("status -o json")`.
     pub fn cli(&self, words: &str) -> Output {
+        let (verb, rest) = words.split_once(' ').unwrap_or((words, ""));
         let mut command = Command::new(binary());
-        command.args(words.split_whitespace()).arg("--run-dir").arg(self.run_dir());
+        command.arg(verb).arg("--run-dir").arg(self.run_dir()).args(rest.split_whitespace());
         command.output().expect("start shunt")
     }
 

@@ -2,9 +2,9 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::process::{Command, Output};
+use std::process::Output;
 
-use tests::daemon::{Setup, binary};
+use tests::daemon::{LIMIT, Setup, binary, limited};
 use tests::mesh::Mesh;
 use tests::sweep::cgroup2;
 
@@ -25,7 +25,7 @@ fn without_root() {
     let copy = setup.dir().join("shunt");
     fs::copy(binary(), &copy).unwrap();
     fs::set_permissions(&copy, fs::Permissions::from_mode(0o755)).unwrap();
-    let mut command = Command::new("setpriv");
+    let mut command = limited("setpriv");
     command.args(["--reuid=65534", "--regid=65534", "--clear-groups"]).arg(&copy);
     command.arg("run").arg("--config").arg(setup.dir().join("config"));
     must_refuse(&mesh.node().output(&mut command).unwrap(), "root");
@@ -35,14 +35,15 @@ fn without_root() {
 fn without_cgroup_v2() {
     let mesh = Mesh::new("nocgroup");
     let unmount = format!("umount -l {} && exec \"$@\"", cgroup2().display());
-    let prefix = ["unshare", "--mount", "--propagation", "private", "sh", "-c", &unmount, "sh"];
+    let prefix =
+        [LIMIT[0], LIMIT[1], "unshare", "--mount", "--propagation", "private", "sh", "-c", &unmount, "sh"];
     let output = mesh.node().output(&mut Setup::new(&mesh).command(&prefix)).unwrap();
     must_refuse(&output, "cgroup");
 }
 
 #[test]
 fn without_its_folder_of_resources() {
-    let mut command = Command::new(binary());
+    let mut command = limited(binary());
     command.args(["check", "/there/is/none"]);
     let output = command.output().unwrap();
     assert_eq!(output.status.code(), Some(2));
@@ -55,7 +56,7 @@ fn check_tells_problems_from_a_clean_folder() {
     let good = tests::yaml::service("tcp-echo", &[], 9000);
     let setup = Setup::new(&mesh).file("good.yaml", &good);
     let check =
-        |setup: &Setup| Command::new(binary()).arg("check").arg(setup.dir().join("config")).output().unwrap();
+        |setup: &Setup| limited(binary()).arg("check").arg(setup.dir().join("config")).output().unwrap();
     assert_eq!(check(&setup).status.code(), Some(0));
     let setup = setup.file("bad.yaml", &good.replace("port: 9000", "port: ninety"));
     let output = check(&setup);

@@ -1,5 +1,6 @@
 //! The daemon under test: `shunt run` in the node of a mesh, and the `shunt` commands that talk to it.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -14,6 +15,9 @@ use crate::mesh::{Mesh, Workload};
 use crate::metrics::Metrics;
 use crate::sweep::{cgroup2, remove_cgroup};
 use crate::wait;
+
+/// Words before a command that must end by itself: when it does not, the story fails instead of hanging.
+pub const LIMIT: [&str; 2] = ["timeout", "30"];
 
 /// What the daemon is started with.
 #[derive(Debug)]
@@ -125,9 +129,9 @@ impl Daemon {
         self.setup.dir.join("run")
     }
 
-    /// `shunt run` with the very same arguments, for a story that tries to start it twice.
+    /// `shunt run` with the very same arguments, for a story that tries to start it twice; see [`LIMIT`].
     pub fn command(&self) -> Command {
-        self.setup.command(&[])
+        self.setup.command(&LIMIT)
     }
 
     /// Its process id.
@@ -138,7 +142,7 @@ impl Daemon {
     /// Runs a `shunt` command against this daemon to its end: `cli("status -o json")`.
     pub fn cli(&self, words: &str) -> Output {
         let (verb, rest) = words.split_once(' ').unwrap_or((words, ""));
-        let mut command = Command::new(binary());
+        let mut command = limited(binary());
         command.arg(verb).arg("--run-dir").arg(self.run_dir()).args(rest.split_whitespace());
         command.output().expect("start shunt")
     }
@@ -163,9 +167,9 @@ impl Daemon {
     /// `shunt exec -- sh -c SCRIPT`, which gives up after a while; returns what it printed, without the last newline.
     #[track_caller]
     pub fn exec(&self, script: &str) -> String {
-        let mut command = Command::new(binary());
+        let mut command = limited(binary());
         command.arg("exec").arg("--run-dir").arg(self.run_dir());
-        let output = command.args(["--", "timeout", "20", "sh", "-c", script]).output().expect("start shunt");
+        let output = command.args(["--", "sh", "-c", script]).output().expect("start shunt");
         let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
         assert!(output.status.success(), "shunt exec {script}: {}, {out}{err}", output.status);
         out.trim_end().to_owned()
@@ -336,6 +340,13 @@ pub fn field(line: &Value, key: &str) -> String {
         Some(Value::String(text)) => text.clone(),
         Some(other) => other.to_string(),
     }
+}
+
+/// `program`, under [`LIMIT`].
+pub fn limited(program: impl AsRef<OsStr>) -> Command {
+    let mut command = Command::new(LIMIT[0]);
+    command.args(&LIMIT[1..]).arg(program);
+    command
 }
 
 /// The program under test: `SHUNT_BIN`, else the newest kind of build that is there.

@@ -1,0 +1,83 @@
+//! Beginning and end: a drained stop, a second start, addresses that stay.
+
+use std::process::Stdio;
+
+use serde_json::Value;
+
+use tests::client::{connect, must_be_refused};
+use tests::daemon::field;
+use tests::yaml::service;
+
+use crate::gateway::SEED_V1;
+use crate::scene::{Scene, answer};
+
+#[test]
+fn a_stop_leaves_nothing_behind() {
+    let mut scene = Scene::echo("stop");
+    assert_eq!(answer(&scene.client, scene.vip()), "one");
+    scene.daemon.exec("true");
+    scene.daemon.stop();
+}
+
+#[test]
+fn sigterm_lets_open_connections_finish() {
+    let mut scene = Scene::unrouted("drain");
+    scene.daemon.apply("tcp-echo.yaml", SEED_V1);
+    let mut captured = connect(&scene.client, scene.vip());
+    let mut through_gateway = connect(&scene.client, scene.gateway());
+    let (first, second) = (answered(&mut captured), answered(&mut through_gateway));
+    scene.daemon.terminate();
+    tests::wait::until("the gateway has closed", || {
+        tests::client::Dial::to(scene.gateway()).try_connect(&scene.client).is_err()
+    });
+    must_be_refused(&scene.client, scene.gateway());
+    captured.must_echo("draining", &format!("{first} draining")).half_close().must_be_closed();
+    through_gateway.must_echo("draining", &format!("{second} draining")).half_close().must_be_closed();
+    scene.daemon.must_end_clean();
+    let finished = |line: &&Value| field(line, "received_bytes") == "15";
+    assert_eq!(scene.daemon.log().iter().filter(finished).count(), 2);
+}
+
+/// Which version a connection got.
+fn answered(connection: &mut tests::client::Connection) -> String {
+    connection.send("hello\n").line().replace(" hello", "")
+}
+
+#[test]
+fn what_does_not_finish_in_time_is_cut() {
+    let mut scene = Scene::with_args("cut", "--drain-timeout 300ms");
+    let mut open = connect(&scene.client, scene.vip());
+    open.must_echo("hello", "one hello");
+    scene.daemon.stop();
+    assert!(open.try_line().is_err(), "the connection is gone");
+    scene.daemon.must_log(&[("cause", "drain")]);
+}
+
+#[test]
+fn a_second_daemon_with_the_same_run_folder_is_refused() {
+    let scene = Scene::echo("second");
+    let mut second = scene.daemon.command();
+    let output = scene.mesh.node().output(second.stdout(Stdio::piped()).stderr(Stdio::piped())).unwrap();
+    let complaint = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success(), "a second daemon started");
+    assert!(complaint.contains(&scene.daemon.run_dir().display().to_string()), "{complaint}");
+    assert!(complaint.contains(&scene.daemon.pid().to_string()), "{complaint}");
+    assert_eq!(answer(&scene.client, scene.vip()), "one");
+}
+
+#[test]
+fn addresses_stay_over_a_restart() {
+    let mut scene = Scene::echo("stay");
+    let names = ["alpha", "beta", "gamma"].map(|name| service(name, &[], 9000)).concat();
+    scene.daemon.apply("names.yaml", &names);
+    let before = scene.daemon.exec("cat /etc/hosts");
+    assert!(before.contains("240.240.") && before.contains("gamma.default"), "{before}");
+    scene.daemon.stop();
+    // A newcomer that is read first must not push anybody off an address.
+    scene.daemon.write("a-first.yaml", &service("aardvark", &[], 9000));
+    scene.daemon.start_again();
+    let after = scene.daemon.exec("cat /etc/hosts");
+    let lost: Vec<_> = before.lines().filter(|line| !after.lines().any(|other| other == *line)).collect();
+    assert!(lost.is_empty(), "{lost:?} not in\n{after}");
+    assert!(after.contains("aardvark"));
+}

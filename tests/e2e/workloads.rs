@@ -1,0 +1,90 @@
+//! Enrolled network namespaces: each has its own identity, and can be let go again.
+
+use std::fs;
+use std::process::Command;
+
+use tests::client::connect;
+use tests::server;
+use tests::sweep::{cgroup2, remove_cgroup};
+use tests::yaml::{rule, virtual_service};
+
+use crate::scene::{Scene, answer};
+
+#[test]
+fn two_namespaces_get_two_routes() {
+    let mut scene = Scene::echo("two");
+    let api = scene.mesh.workload("api");
+    scene.daemon.enroll(&api, "--label app=api");
+    let for_app =
+        |app: &str, subset: &str| rule(&format!("sourceLabels: {{app: {app}}}"), "tcp-echo", &[(subset, 1)]);
+    let rules = [for_app("web", "v1"), for_app("api", "v2")];
+    scene.daemon.apply("routing.yaml", &virtual_service("tcp-echo", &rules));
+    for _ in 0..5 {
+        assert_eq!(answer(&scene.client, scene.vip()), "one");
+        assert_eq!(answer(&api, scene.vip()), "two");
+    }
+    scene.daemon.must_log(&[("workload", "default/api")]);
+    scene.daemon.stop();
+}
+
+#[test]
+fn an_unenrolled_namespace_is_left_alone_and_its_open_connections_live_on() {
+    let scene = Scene::echo("unenroll");
+    let native = scene.mesh.workload("native");
+    native.claim(&scene.mesh, scene.vip().ip());
+    let _native = server::tcp_echo(&native, 9000, "native");
+    let mut open = connect(&scene.client, scene.vip());
+    open.must_echo("before", "one before");
+    scene.daemon.must("unenroll client");
+    assert_eq!(answer(&scene.client, scene.vip()), "native");
+    open.must_echo("after", "one after");
+    drop(open);
+    scene.daemon.must_settle();
+    assert!(!scene.daemon.must("status").contains("default/client"));
+    let unknown = scene.daemon.cli("unenroll client");
+    assert!(!unknown.status.success() && String::from_utf8_lossy(&unknown.stderr).contains("client"));
+}
+
+#[test]
+fn a_cgroup_narrows_a_workload_down() {
+    let scene = Scene::echo("cgroup");
+    let native = scene.mesh.workload("native");
+    native.claim(&scene.mesh, scene.vip().ip());
+    let _native = server::tcp_echo(&native, 9000, "native");
+    let narrow = scene.mesh.workload("narrow");
+    let cgroup = cgroup2().join(format!("{}-narrow", scene.mesh.id()));
+    fs::create_dir(&cgroup).unwrap();
+    let _removed = Removed(&cgroup);
+    let (netns, place) = (narrow.path(), cgroup.display());
+    scene.daemon.must(&format!("enroll --name narrow --cgroup {place} --netns {}", netns.display()));
+    assert_eq!(answer(&narrow, scene.vip()), "native", "a process outside the cgroup");
+    let script = format!("echo $$ > {place}/cgroup.procs; echo hi | busybox nc 10.96.0.10 9000");
+    let output = narrow.output(Command::new("timeout").args(["20", "sh", "-c", &script])).unwrap();
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "one hi\n");
+    scene.daemon.must("unenroll narrow");
+}
+
+struct Removed<'path>(&'path std::path::Path);
+
+impl Drop for Removed<'_> {
+    fn drop(&mut self) {
+        remove_cgroup(self.0);
+    }
+}
+
+#[test]
+fn enrolling_what_cannot_be_is_one_clear_sentence() {
+    let scene = Scene::echo("enroll");
+    let taken = scene.mesh.workload("taken");
+    for (words, expected) in [
+        (format!("enroll --name client --netns {}", taken.path().display()), "client"),
+        (format!("enroll --name again --netns {}", scene.client.path().display()), "client"),
+        ("enroll --name nowhere --netns /run/netns/there-is-none".to_owned(), "/run/netns/there-is-none"),
+    ] {
+        let output = scene.daemon.cli(&words);
+        let complaint = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success() && complaint.contains(expected), "{words}: {complaint}");
+        assert_eq!(complaint.lines().count(), 1, "{complaint}");
+    }
+    assert_eq!(answer(&scene.client, scene.vip()), "one");
+}

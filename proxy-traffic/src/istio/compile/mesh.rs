@@ -126,7 +126,7 @@ fn report_unbound(registry: &Registry<'_>, bindings: &Bindings<'_>, problems: &m
         let in_mesh =
             item.spec.gateways.is_empty() || item.spec.gateways.iter().any(|gateway| gateway == "mesh");
         for (index, host) in hosts.iter().enumerate().filter(|_| in_mesh && !item.spec.tcp.is_empty()) {
-            if !registry.by_host().any(|(known, _)| names::overlap(host, known)) {
+            if !registry.has(host) {
                 let what = format!(
                     "no Service or ServiceEntry has the host {host}: its rules have no effect in the mesh"
                 );

@@ -51,7 +51,8 @@ impl<'a> Policies<'a> {
             policies.insert(host.to_owned(), policy);
         }
         for (host, item) in rules {
-            if !registry.by_host().any(|(known, _)| names::covers(&host, known)) {
+            let known = registry.get(&host).is_some();
+            if !known && !registry.by_host().any(|(known, _)| names::covers(&host, known)) {
                 problems.warn(&**item, "host", unknown_host(&host, registry, settings));
             }
         }

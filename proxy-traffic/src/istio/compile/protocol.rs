@@ -38,7 +38,7 @@ impl Protocol {
     }
 }
 
-/// `grpc-web` is a word of its own; otherwise what stands before the first `-`.
+/// What stands before the first `-`; `grpc-web` is as good as `grpc`.
 fn prefix(name: &str) -> &str {
     name.split_once('-').map_or(name, |(word, _)| word)
 }

@@ -99,6 +99,11 @@ impl<'a> Registry<'a> {
         self.0.get(host)
     }
 
+    /// Whether some service's host and `host`, which may be a wildcard, have a name in common.
+    pub(super) fn has(&self, host: &str) -> bool {
+        self.get(host).is_some() || self.0.keys().any(|known| names::overlap(host, known))
+    }
+
     /// Every service by host.
     pub(super) fn by_host(&self) -> impl Iterator<Item = (&str, &Entry<'a>)> {
         self.0.iter().map(|(host, entry)| (host.as_str(), entry))

@@ -81,6 +81,7 @@ fn an_address_on_lo_that_nobody_claims_is_not_stolen() {
     let world = World::new(FailurePolicy::Open);
     world.ip("addr add 10.66.0.1/32 dev lo");
     world.ip("addr add fd66::1/128 dev lo nodad");
+    world.in_workload(|| world::await_local("fd66::1"));
     for address in ["10.66.0.1:80", "[fd66::1]:80"] {
         let _server = world.local_server(address);
         assert_eq!(world.who_answers(address), "local", "{address}");

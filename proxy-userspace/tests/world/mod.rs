@@ -1,5 +1,7 @@
 //! One workload, one server and one daemon's listeners, made for a story and gone with it.
 
+mod cgroups;
+
 use std::{
     collections::BTreeSet,
     fs::{self, File},
@@ -13,7 +15,7 @@ use std::{
         atomic::{AtomicUsize, Ordering},
     },
     thread::{self, JoinHandle},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use nix::{
@@ -29,6 +31,8 @@ use shunt::{
     node::{Namespace, Steering, cgroup, routing},
 };
 use socket2::Socket;
+
+use self::cgroups::Cgroups;
 
 pub(crate) const VIP: &str = "10.99.0.1:80";
 pub(crate) const VIP6: &str = "[fd99::1]:80";
@@ -256,36 +260,6 @@ impl Drop for Greeter {
     }
 }
 
-/// Cgroups `work`, `work/deeper`, `other` and `daemon`; this process is in `work` meanwhile.
-struct Cgroups {
-    path: PathBuf,
-    home: PathBuf,
-}
-
-impl Cgroups {
-    fn make(name: &str) -> Self {
-        let mount = cgroup::Mount::find().unwrap();
-        let own = fs::read_to_string("/proc/self/cgroup").unwrap();
-        let own = own.lines().find_map(|line| line.strip_prefix("0::/")).unwrap();
-        let home = mount.root().join(own);
-        for leaf in ["work/deeper", "other", "daemon"] {
-            mount.create(&format!("{name}/{leaf}")).unwrap();
-        }
-        let path = mount.root().join(name);
-        cgroup::move_self(&path.join("work")).unwrap();
-        Self { path, home }
-    }
-}
-
-impl Drop for Cgroups {
-    fn drop(&mut self) {
-        cgroup::move_self(&self.home).unwrap();
-        for leaf in ["work/deeper", "work", "other", "daemon", ""] {
-            cgroup::remove(&self.path.join(leaf)).unwrap();
-        }
-    }
-}
-
 /// A workload at 10.77.0.2 and fd77::2 whose every packet goes to a server that answers for any address.
 fn joined_namespaces() -> (Namespace, Namespace) {
     let (workload_file, workload) = fresh_namespace();
@@ -314,8 +288,10 @@ fn joined_namespaces() -> (Namespace, Namespace) {
             ip("link set eth0 up");
             ip("route add default via 10.77.0.1");
             ip("-6 route add default via fd77::1");
+            await_local("fd77::2");
         })
         .unwrap();
+    server.enter(|| await_local("fd77::1")).unwrap();
     drop(workload_file);
     (workload, server)
 }
@@ -350,6 +326,15 @@ fn ip(arguments: &str) -> String {
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "ip {arguments}: {errors}");
     String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// The kernel takes a new IPv6 address into its tables a moment after it took the order.
+pub(crate) fn await_local(address: &str) {
+    let deadline = Instant::now() + PATIENCE;
+    while !ip("-6 route show table local").contains(&format!("local {address} ")) {
+        assert!(Instant::now() < deadline, "{address} does not become local");
+        thread::sleep(Duration::from_millis(2));
+    }
 }
 
 pub(crate) fn connect(address: &str) -> io::Result<TcpStream> {

@@ -4,8 +4,8 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::process::Output;
 
-use tests::daemon::{LIMIT, Setup, binary, limited};
 use tests::mesh::Mesh;
+use tests::setup::{LIMIT, Setup, binary, limited};
 use tests::sweep::cgroup2;
 
 /// One clear sentence on standard error, nothing else, and a failure.
@@ -53,7 +53,8 @@ fn without_its_folder_of_resources() {
 #[test]
 fn check_tells_problems_from_a_clean_folder() {
     let mesh = Mesh::new("check");
-    let good = tests::yaml::service("tcp-echo", &[], 9000);
+    let entry = tests::yaml::workload_entry("tcp-echo", "v1", "10.0.1.2:9000".parse().unwrap());
+    let good = tests::yaml::service("tcp-echo", &[], 9000) + &entry;
     let setup = Setup::new(&mesh).file("good.yaml", &good);
     let check =
         |setup: &Setup| limited(binary()).arg("check").arg(setup.dir().join("config")).output().unwrap();

@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use tests::client::Dial;
-use tests::daemon::{Daemon, Setup};
+use tests::daemon::Daemon;
 use tests::mesh::{Mesh, Workload};
 use tests::server::{self, Server};
+use tests::setup::Setup;
 use tests::yaml;
 
 /// The addresses of the Service `tcp-echo`; its port is 9000.

@@ -10,6 +10,7 @@ pub mod mesh;
 pub mod metrics;
 pub mod netns;
 pub mod server;
+pub mod setup;
 pub mod sweep;
 pub mod wait;
 pub mod yaml;

@@ -124,3 +124,10 @@ fn an_unclaimed_destination_is_dialled_as_it_is() {
     let own = proxy.address;
     assert!(line.contains(&format!("route=- cluster=PassthroughCluster endpoint={own}")), "{line}");
 }
+
+#[test]
+fn the_daemons_own_listener_is_not_dialled_in_circles() {
+    let proxy = Proxy::unclaimed();
+    assert_eq!(proxy.dial().read(&mut [0]).unwrap(), 0, "closed without an answer");
+    expect(&proxy, "NR", "no_route");
+}

@@ -2,28 +2,68 @@
 //!
 //! `bench load` and `bench serve` are the two ends of the load alone, in the current network namespace.
 
+mod bars;
+mod idle;
 mod load;
 mod machine;
+mod measure;
+mod peers;
+mod process;
+mod report;
+mod rows;
+mod scene;
 mod serve;
+mod shunt;
 mod workload;
 
 use std::io::Write;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use anyhow::Result;
-use clap::{Parser, Subcommand};
+use anyhow::{Context, Result, ensure};
+use clap::{Args, Parser, Subcommand};
 
 use crate::load::Plan;
+use crate::report::Report;
+use crate::scene::Scene;
 use crate::workload::Workload;
 
 #[derive(Debug, Parser)]
-#[command(name = "bench", about = "Measures Shunt beside no proxy, HAProxy, nginx and Envoy")]
+#[command(
+    name = "bench",
+    about = "Measures Shunt beside no proxy, HAProxy, nginx and Envoy",
+    args_conflicts_with_subcommands = true
+)]
 struct Cli {
+    #[command(flatten)]
+    options: Options,
     #[command(subcommand)]
     alone: Option<Alone>,
+}
+
+#[derive(Debug, Args)]
+struct Options {
+    /// How often every row is measured; the tables show medians.
+    #[arg(long, default_value_t = 5)]
+    rounds: usize,
+    /// How long each measurement takes.
+    #[arg(long, default_value_t = 3.0)]
+    seconds: f64,
+    /// Only these workloads: c64, r64x64, r64x4096, r1x64, b1, b8, idle.
+    #[arg(long, value_delimiter = ',')]
+    only: Vec<String>,
+    /// Only these beside no proxy.
+    #[arg(long, value_delimiter = ',', default_values = rows::NAMES, value_parser = rows::NAMES)]
+    peers: Vec<String>,
+    /// Two rounds of one second: to see that all of it works, not to judge by.
+    #[arg(long)]
+    quick: bool,
+    /// Also writes every number to this file.
+    #[arg(long)]
+    json: Option<PathBuf>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -58,8 +98,43 @@ fn main() -> Result<()> {
         Some(Alone::Serve { listen }) => {
             serve::run(listen.into_iter().map(serve::listen).collect::<Result<_>>()?)
         }
-        None => Ok(()),
+        None => {
+            watch_signals(&stop)?;
+            compare(&cli.options, &stop)
+        }
     }
+}
+
+fn compare(options: &Options, stop: &AtomicBool) -> Result<()> {
+    let (rounds, seconds) = if options.quick { (2, 1.0) } else { (options.rounds, options.seconds) };
+    ensure!(rounds > 0 && seconds > 0.0, "--rounds and --seconds: must be more than zero");
+    let chosen = |name: &str| options.only.is_empty() || options.only.iter().any(|only| only == name);
+    for name in options.only.iter().filter(|name| *name != "idle") {
+        Workload::named(name)?;
+    }
+    let mut facts = machine::facts();
+    // Rows end before the scene that they are in: values are dropped in reverse.
+    let scene = Scene::new()?;
+    let rows = rows::start(&scene, &options.peers)?;
+    let mut tables = Vec::new();
+    for workload in workload::ALL.into_iter().filter(|workload| chosen(workload.name)) {
+        tables.push((workload, measure::workload(&scene, &rows.rows, workload, rounds, seconds, stop)?));
+    }
+    let mut idle = Vec::new();
+    for row in rows.rows.iter().filter(|_| chosen("idle")) {
+        idle.extend(idle::measure(&scene, row, stop)?);
+    }
+    let measured = serve::CONGESTION.get().cloned().unwrap_or_default();
+    facts.insert("congestion control, measured".to_owned(), measured);
+    facts.insert("rounds".to_owned(), format!("{rounds} of {seconds} s, order rotated"));
+    let bars = bars::judge(&tables, &idle);
+    let report = Report { facts, absent: rows.absent.clone(), tables, idle, bars };
+    if let Some(file) = &options.json {
+        let text = serde_json::to_string_pretty(&report.json())?;
+        std::fs::write(file, text).with_context(|| format!("write {}", file.display()))?;
+    }
+    std::io::stdout().write_all(report.text().as_bytes())?;
+    Ok(())
 }
 
 /// From now on Ctrl-C and SIGTERM raise a flag, so that everything is dropped in order.

@@ -1,6 +1,9 @@
 //! The daemon's rooms, in the order a connection and a change of configuration meet them.
 
 pub mod admin;
+pub mod app;
+pub mod cause;
+pub mod cli;
 pub mod kernel;
 pub mod metrics;
 pub mod node;

@@ -9,6 +9,8 @@ use std::{
 
 use proxy_common::FailurePolicy;
 
+use crate::kernel::LogLevel;
+
 /// Where the daemon's socket, lock and hosts file live unless told otherwise.
 pub const RUN_DIR: &str = "/run/shunt";
 
@@ -67,8 +69,8 @@ pub struct Settings {
     #[arg(long, value_name = "N", default_value = "21332", value_parser = number)]
     pub route_table: u32,
     /// What the kernel programs log of each decision: `off`, `error`, `warn`, `info`, `debug`
-    #[arg(long, value_name = "LEVEL", default_value = "off", value_parser = ["off", "error", "warn", "info", "debug"])]
-    pub bpf_log: String,
+    #[arg(long, value_name = "LEVEL", default_value = "off", value_parser = bpf_log)]
+    pub bpf_log: LogLevel,
 }
 
 impl Settings {
@@ -107,6 +109,17 @@ fn failure_policy(text: &str) -> Result<FailurePolicy, String> {
         "open" => Ok(FailurePolicy::Open),
         "closed" => Ok(FailurePolicy::Closed),
         _ => Err("write open or closed".to_owned()),
+    }
+}
+
+fn bpf_log(text: &str) -> Result<LogLevel, String> {
+    match text {
+        "off" => Ok(LogLevel::Off),
+        "error" => Ok(LogLevel::Error),
+        "warn" => Ok(LogLevel::Warn),
+        "info" => Ok(LogLevel::Info),
+        "debug" => Ok(LogLevel::Debug),
+        _ => Err("write off, error, warn, info or debug".to_owned()),
     }
 }
 

@@ -7,6 +7,8 @@
 mod ask;
 pub mod client;
 mod server;
+mod view;
 
 pub use ask::{Answer, Ask, Door, Enrolment, ExecContext};
 pub use server::{Asked, serve_tcp, serve_unix};
+pub use view::{RouteRow, Routes, Status, WorkloadRow};

@@ -5,6 +5,8 @@ use std::{io, path::PathBuf};
 use aya::{EbpfError, maps::MapError, programs::ProgramError, sys::SyscallError};
 use nix::libc;
 
+use crate::cause::chain;
+
 /// What failed, and what holds meanwhile.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -83,18 +85,4 @@ impl Error {
         let path = path.into();
         move |source| Self::File { doing, path, source }
     }
-}
-
-/// An error with its causes: aya's own text often leaves out the errno.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        let cause_text = cause.to_string();
-        if !text.contains(&cause_text) {
-            text = format!("{text}: {cause_text}");
-        }
-        next = cause.source();
-    }
-    text
 }

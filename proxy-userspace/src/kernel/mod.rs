@@ -32,6 +32,7 @@ pub use self::{
     error::Error,
     log::LogLevel,
     objects::KernelSettings,
+    pins::drop_stale_pins,
     preflight::{Facts, Unfit, preflight},
 };
 

@@ -61,6 +61,17 @@ impl PinFolder {
     }
 }
 
+/// Removes the pins that an earlier daemon left in `folder`, and the folder; none is no error.
+///
+/// # Errors
+/// When they are there and cannot be removed: their programs go on refusing.
+pub fn drop_stale_pins(folder: &Path) -> Result<(), Error> {
+    if !fs::exists(folder).map_err(Error::file("looking at the pin folder", folder))? {
+        return Ok(());
+    }
+    PinFolder::open(folder.to_owned())?.remove()
+}
+
 fn mount_if_missing(folder: &Path) -> io::Result<()> {
     if statfs(folder)?.filesystem_type() == BPF_FS_MAGIC {
         return Ok(());

@@ -6,6 +6,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
+/// No such process.
+const ESRCH: i32 = 3;
+
 /// The mounted cgroup2 tree.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mount {
@@ -72,6 +75,24 @@ pub fn move_self(path: &Path) -> io::Result<()> {
     let procs = path.join("cgroup.procs");
     fs::write(&procs, std::process::id().to_string())
         .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", procs.display())))
+}
+
+/// Moves every process of the cgroup `from` to the cgroup `to`. One that ends meanwhile is no error.
+///
+/// # Errors
+/// When `from` is no cgroup, or the caller may not write to `to`.
+pub fn evict(from: &Path, to: &Path) -> io::Result<()> {
+    let about = |path: PathBuf| {
+        move |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()))
+    };
+    let (source, target) = (from.join("cgroup.procs"), to.join("cgroup.procs"));
+    for process in fs::read_to_string(&source).map_err(about(source))?.lines() {
+        match fs::write(&target, process) {
+            Err(error) if error.raw_os_error() != Some(ESRCH) => return Err(about(target)(error)),
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 /// Removes the cgroup; one that is gone is no error, one with processes in it is.

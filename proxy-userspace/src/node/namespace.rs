@@ -78,6 +78,14 @@ impl Namespace {
         visit(self.file.as_fd(), work)
     }
 
+    /// Moves the calling thread into the namespace for good: for a process that is about to become another program.
+    ///
+    /// # Errors
+    /// When the namespace may not be entered (it takes CAP_SYS_ADMIN).
+    pub fn join(&self) -> io::Result<()> {
+        Ok(setns(&self.file, CloneFlags::CLONE_NEWNET)?)
+    }
+
     /// Runs `work` inside the namespace on the calling thread, and comes back. `work` must not wait.
     pub(super) fn step_in<T>(&self, work: impl FnOnce() -> T) -> io::Result<T> {
         let home = File::open(OWN)?;

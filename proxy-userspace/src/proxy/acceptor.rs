@@ -3,10 +3,12 @@
 //! Out of descriptors or memory it waits instead of spinning, and says so at most once a second.
 
 use std::{
+    future::poll_fn,
     io,
     net::{SocketAddr, TcpListener as StdListener},
     rc::Rc,
     sync::Arc,
+    task::Poll,
     time::{Duration, Instant},
 };
 
@@ -42,6 +44,8 @@ impl std::fmt::Debug for Acceptor {
 /// An acceptor without its socket, which must close when accepting stops, not when the last connection ends.
 #[derive(Clone)]
 pub(super) struct Owner {
+    /// Where it listens.
+    pub(super) address: SocketAddr,
     pub(super) door: Door,
     pub(super) workload: Arc<Workload>,
     pub(super) dial: Arc<dyn Dial>,
@@ -55,13 +59,13 @@ pub(super) struct Entrance {
 }
 
 /// Accepts until it is dropped.
-pub(super) async fn accept(listener: TcpListener, entrance: Rc<Entrance>) {
+pub(super) async fn accept(listener: &TcpListener, entrance: &Rc<Entrance>) {
     let mut trouble = Trouble::default();
     loop {
         match listener.accept().await {
             Ok((downstream, source)) => {
                 trouble.pause = BACKOFF.0;
-                start(&entrance, downstream, source);
+                start(entrance, downstream, source);
             }
             Err(error) if is_exhausted(&error) => {
                 entrance.context.metrics.accept_backed_off();
@@ -73,6 +77,14 @@ pub(super) async fn accept(listener: TcpListener, entrance: Rc<Entrance>) {
             // listener that only fails must not spin either.
             Err(error) => tokio::time::sleep(trouble.note(&entrance.owner.workload, &error)).await,
         }
+    }
+}
+
+/// Serves what waits to be accepted, and waits for nothing more.
+pub(super) async fn accept_waiting(listener: &TcpListener, entrance: &Rc<Entrance>) {
+    let next = || poll_fn(|cx| Poll::Ready(listener.poll_accept(cx)));
+    while let Poll::Ready(Ok((downstream, source))) = next().await {
+        start(entrance, downstream, source);
     }
 }
 

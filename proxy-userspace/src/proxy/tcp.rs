@@ -46,6 +46,10 @@ fn choose(record: &mut Record) -> Result<(SocketAddr, Duration), Error> {
     };
     let snapshot = context.snapshot.load();
     let route = route::select(&snapshot, &flow)?;
+    if route.is_none() && flow.destination == owner.address {
+        // Somebody dialled our own listener: passing that on would come back here, for ever.
+        return Err(Error::NoRoute(flow.destination));
+    }
     let cluster = route.map_or(&context.passthrough, |route| route::draw(route, fastrand::u64(..)));
     record.routed(route, cluster);
     let picked = balance::pick(cluster, &flow)?;

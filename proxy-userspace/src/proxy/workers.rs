@@ -18,13 +18,14 @@ use tokio::{
     net::TcpListener,
     runtime::{Builder, LocalOptions},
     sync::{Notify, mpsc, oneshot},
+    task::JoinSet,
     time::timeout,
 };
 use tokio_util::sync::CancellationToken;
 
 use super::{
     Acceptor, Context,
-    acceptor::{Entrance, Owner, accept},
+    acceptor::{Entrance, Owner, accept, accept_waiting},
 };
 
 /// The threads that carry connections. Dropping them ends every connection; [`Workers::drain`] waits first.
@@ -93,7 +94,8 @@ impl Workers {
         // Accepted sockets inherit it: one call here instead of one for each connection.
         socket2::SockRef::from(&listener).set_tcp_nodelay(true)?;
         let copies = self.threads.iter().map(|_| listener.try_clone()).collect::<io::Result<Vec<_>>>()?;
-        let (stop, owner) = (CancellationToken::new(), Owner { door, workload, dial });
+        let address = listener.local_addr()?;
+        let (stop, owner) = (CancellationToken::new(), Owner { address, door, workload, dial });
         for (thread, listener) in self.threads.iter().zip(copies) {
             let accept = Command::Accept { listener, owner: owner.clone(), stop: stop.clone() };
             // Fails only when the thread has ended, with everything else.
@@ -103,7 +105,7 @@ impl Workers {
     }
 
     /// Stops accepting, waits up to `deadline` for the connections to end, and cuts the rest.
-    pub async fn drain(self, deadline: Duration) -> Drained {
+    pub async fn drain(&self, deadline: Duration) -> Drained {
         let asked: Vec<_> = self.threads.iter().map(|thread| ask_to_drain(thread, deadline)).collect();
         let mut total = Drained::default();
         for answer in asked {
@@ -147,27 +149,38 @@ async fn obey(
     live: &Rc<Live>,
 ) -> Option<(Drained, oneshot::Sender<Drained>)> {
     let stop_all = CancellationToken::new();
+    let mut acceptors = JoinSet::new();
     loop {
         match inbox.recv().await? {
             Command::Accept { listener, owner, stop } => {
+                // Those that were stopped meanwhile are not worth keeping.
+                while acceptors.try_join_next().is_some() {}
                 let entrance = Entrance { context: Arc::clone(context), owner, live: Rc::clone(live) };
-                let stop_all = stop_all.clone();
-                tokio::task::spawn_local(async move {
-                    let accepting = accept_from(listener, entrance);
-                    stop_all.run_until_cancelled(stop.run_until_cancelled(accepting)).await;
-                });
+                acceptors.spawn_local(accept_from(listener, entrance, stop, stop_all.clone()));
             }
             Command::Drain { patience, done } => {
                 stop_all.cancel();
+                while acceptors.join_next().await.is_some() {}
                 return Some((live.drain(patience).await, done));
             }
         }
     }
 }
 
-async fn accept_from(listener: StdListener, entrance: Entrance) {
+/// Accepts until it is told to stop, and then what the kernel has accepted for us already: closing the socket
+/// would reset those connections.
+async fn accept_from(
+    listener: StdListener,
+    entrance: Entrance,
+    stop: CancellationToken,
+    stop_all: CancellationToken,
+) {
     match TcpListener::from_std(listener) {
-        Ok(listener) => accept(listener, Rc::new(entrance)).await,
+        Ok(listener) => {
+            let entrance = Rc::new(entrance);
+            stop_all.run_until_cancelled(stop.run_until_cancelled(accept(&listener, &entrance))).await;
+            accept_waiting(&listener, &entrance).await;
+        }
         Err(error) => {
             let workload = &entrance.owner.workload;
             tracing::error!(workload = %workload.name, %error, "a worker cannot watch this listener");

@@ -1,0 +1,74 @@
+//! The daemon's cgroups: its own, which is exempt from capture, and the local workload's.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use anyhow::Context as _;
+
+use crate::node::cgroup::{self, Mount};
+
+/// `INSTANCE/daemon` and `INSTANCE/workload` under the cgroup2 mount. Dropping it takes this process back to where it
+/// came from, moves what is left of the workload there too, and removes the folders.
+pub(super) struct Cgroups {
+    root: PathBuf,
+    /// Where this process was before.
+    origin: PathBuf,
+    instance: PathBuf,
+    daemon: PathBuf,
+    workload: PathBuf,
+}
+
+impl Cgroups {
+    /// Makes them and moves this process into its own. What a killed daemon left is used again.
+    pub(super) fn make(instance: &str) -> anyhow::Result<Self> {
+        let mount = Mount::find()?;
+        let root = mount.root().to_owned();
+        let cgroups = Self {
+            origin: root.join(own_cgroup()?),
+            instance: mount.create(instance)?,
+            daemon: mount.create(&format!("{instance}/daemon"))?,
+            workload: mount.create(&format!("{instance}/workload"))?,
+            root,
+        };
+        cgroup::move_self(&cgroups.daemon).context("cannot move the daemon into its own cgroup")?;
+        Ok(cgroups)
+    }
+
+    /// The folder of the root cgroup: programs that are attached there see everybody.
+    pub(super) fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// The folder of the local workload.
+    pub(super) fn workload(&self) -> &Path {
+        &self.workload
+    }
+
+    /// The daemon's own, by the kernel's number.
+    pub(super) fn daemon_id(&self) -> io::Result<u64> {
+        cgroup::id(&self.daemon)
+    }
+
+    fn leave(&self) -> io::Result<()> {
+        cgroup::move_self(&self.origin).or_else(|_| cgroup::move_self(&self.root))?;
+        cgroup::evict(&self.workload, &self.root)?;
+        [&self.workload, &self.daemon, &self.instance].into_iter().try_for_each(|path| cgroup::remove(path))
+    }
+}
+
+impl Drop for Cgroups {
+    fn drop(&mut self) {
+        if let Err(error) = self.leave() {
+            tracing::warn!("{error}; it stays, and the next start uses it again");
+        }
+    }
+}
+
+/// This process's cgroup, relative to the root: the line `0::/PATH` of /proc/self/cgroup.
+fn own_cgroup() -> anyhow::Result<String> {
+    let listing = fs::read_to_string("/proc/self/cgroup").context("cannot read /proc/self/cgroup")?;
+    let own = listing.lines().find_map(|line| line.strip_prefix("0::/"));
+    Ok(own.unwrap_or_default().to_owned())
+}

@@ -1,0 +1,278 @@
+//! The control loop: changed files, questions, time and signals, one after the other on one thread.
+
+use std::{
+    fs,
+    net::SocketAddr,
+    os::unix::fs::PermissionsExt as _,
+    path::Path,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use anyhow::Context as _;
+use arc_swap::ArcSwap;
+use proxy_traffic::{Snapshot, Workload};
+use tokio::{
+    net::{TcpListener, UnixListener},
+    signal::unix::{Signal, SignalKind, signal},
+    sync::mpsc,
+    time::{MissedTickBehavior, interval},
+};
+
+use super::{
+    answers,
+    cgroups::Cgroups,
+    gateways::Gateways,
+    names::{self, Memory},
+    resources::Resources,
+    start::{self, CLUSTER_DOMAIN},
+    workloads::{Extent, Workloads},
+};
+use crate::{
+    admin::{self, Answer, Ask, Asked, Enrolment},
+    cause::chain,
+    kernel::Kernel,
+    metrics::Metrics,
+    node::Namespace,
+    proxy::{AccessLog, Workers},
+    settings::Settings,
+    source::{Changes, Folder},
+};
+
+/// How often things are looked after that others may change: routes, ports that were taken, namespaces.
+const TEND: Duration = Duration::from_secs(5);
+
+/// Everything that the daemon is, between start and end.
+pub(super) struct Control {
+    pub(super) settings: Settings,
+    pub(super) started: Instant,
+    pub(super) ready: bool,
+    pub(super) resources: Resources,
+    pub(super) snapshot: Arc<ArcSwap<Snapshot>>,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) gateways: Gateways,
+    pub(super) exec: admin::ExecContext,
+    access_log: AccessLog,
+    memory: Memory,
+    own_hosts: String,
+    workers: Workers,
+    // After `workers`: capture ends when nobody is left to serve it.
+    pub(super) workloads: Workloads,
+}
+
+impl Control {
+    /// Everything that can be made without changing anything for anybody.
+    pub(super) fn new(settings: Settings, cgroups: &Cgroups) -> anyhow::Result<Self> {
+        let (memory, hosts) = Memory::open(&settings.state_dir);
+        let snapshot = Arc::new(ArcSwap::from_pointee(Snapshot::with_hosts(hosts)));
+        let metrics = Arc::new(Metrics::new());
+        let access_log = start::access_log(&settings, metrics.clone())?;
+        let workers = start::workers(&settings, snapshot.clone(), metrics.clone(), access_log.clone())?;
+        let kernel = Kernel::load(&start::kernel(&settings, cgroups)?)?;
+        Ok(Self {
+            started: Instant::now(),
+            ready: false,
+            resources: Resources::new(start::istio(&settings), snapshot.clone()),
+            gateways: Gateways::new(settings.gateway_labels()),
+            workloads: Workloads::new(kernel, start::places(&settings, cgroups)),
+            exec: start::exec_context(&settings, cgroups),
+            own_hosts: fs::read_to_string("/etc/hosts").unwrap_or_default(),
+            settings,
+            snapshot,
+            metrics,
+            access_log,
+            memory,
+            workers,
+        })
+    }
+
+    /// Reads the rules, captures the workloads and opens the doors, in this order.
+    pub(super) fn open(&mut self, cgroups: &Cgroups) -> anyhow::Result<Inbox> {
+        let mut folder = Folder::new(self.settings.config.clone());
+        let watch = folder.watch()?;
+        self.apply(folder.scan()?);
+        self.enroll_local(cgroups)?;
+        self.enroll_again();
+        self.workloads.settle()?;
+        let inbox = Inbox::open(&self.settings, folder, watch)?;
+        self.ready = true;
+        tracing::info!("ready");
+        Ok(inbox)
+    }
+
+    /// Turns until a signal says to end, then drains.
+    pub(super) async fn turn(&mut self, inbox: &mut Inbox) {
+        let mut tend = interval(TEND);
+        tend.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                _ = inbox.terminate.recv() => break,
+                _ = inbox.interrupt.recv() => break,
+                Some(changes) = inbox.changes.recv() => self.apply(changes),
+                Some((ask, reply)) = inbox.asked.recv() => drop(reply.send(self.answer(ask))),
+                _ = tend.tick() => self.tend(),
+            }
+        }
+    }
+
+    /// Publishes what `changes` lead to: proxy first, then the kernel, then names and gateways.
+    fn apply(&mut self, changes: Changes) {
+        let snapshot = self.resources.apply(changes);
+        if let Err(error) = self.workloads.kernel.sync(&snapshot) {
+            tracing::error!("the kernel's tables are not up to date: {error}");
+        }
+        let text =
+            names::hosts_file(&self.own_hosts, &snapshot.hosts, &self.settings.namespace, CLUSTER_DOMAIN);
+        if let Err(error) = names::rewrite(&self.exec.hosts, &text) {
+            tracing::warn!(
+                "{}: {error}; names inside `shunt exec` are out of date",
+                self.exec.hosts.display()
+            );
+        }
+        if let Err(error) = self.memory.save(&snapshot.hosts) {
+            tracing::warn!(
+                "{}: {error}; hosts may change their address at the next start",
+                self.memory.path().display()
+            );
+        }
+        self.gateways.follow(&snapshot, &self.workers);
+        self.metrics.published(snapshot.generation, self.resources.problems().len());
+    }
+
+    fn tend(&mut self) {
+        self.workloads.tend(&self.metrics);
+        self.gateways.follow(&self.snapshot.load(), &self.workers);
+    }
+
+    fn answer(&mut self, ask: Ask) -> Answer {
+        match ask {
+            Ask::Enroll(enrolment) => {
+                let name = enrolment.name.clone();
+                let done = self.enroll(enrolment).and_then(|()| self.remember());
+                answers::done(done, format!("workload {name} is captured from now on\n"))
+            }
+            Ask::Unenroll(name) => {
+                let done = self.workloads.remove(&name).and_then(|()| self.remember());
+                answers::done(
+                    done,
+                    format!("workload {name} is left alone from now on; open connections live on\n"),
+                )
+            }
+            other => answers::answer(self, &other),
+        }
+    }
+
+    /// The processes that `shunt exec` starts.
+    fn enroll_local(&mut self, cgroups: &Cgroups) -> anyhow::Result<()> {
+        let workload = Workload {
+            name: self.settings.name.clone(),
+            namespace: self.settings.namespace.clone(),
+            labels: self.settings.labels.iter().cloned().collect(),
+        };
+        let cgroup = Some(cgroups.workload().to_owned());
+        let extent = Extent { namespace: Arc::new(Namespace::current()?), netns: None, cgroup };
+        self.workloads.add(workload, extent, &self.workers)
+    }
+
+    fn enroll(&mut self, enrolment: Enrolment) -> anyhow::Result<()> {
+        let Enrolment { name, namespace, labels, netns, cgroup } = enrolment;
+        let opened = Namespace::open(&netns);
+        let opened = opened.with_context(|| format!("{} is no network namespace", netns.display()))?;
+        let extent = Extent { namespace: Arc::new(opened), netns: Some(netns), cgroup };
+        self.workloads.add(Workload { name, namespace, labels }, extent, &self.workers)
+    }
+
+    /// Where enrolments outlive a crash.
+    fn enrolments_file(&self) -> std::path::PathBuf {
+        self.settings.run_dir.join("workloads.json")
+    }
+
+    fn remember(&self) -> anyhow::Result<()> {
+        let text = serde_json::to_string_pretty(&self.workloads.enrolments())?;
+        Ok(fs::write(self.enrolments_file(), text)?)
+    }
+
+    /// Takes up what a killed daemon had enrolled; what is gone by now is only mentioned.
+    fn enroll_again(&mut self) {
+        let text = fs::read_to_string(self.enrolments_file()).unwrap_or_default();
+        let before: Vec<Enrolment> = serde_json::from_str(&text).unwrap_or_default();
+        for enrolment in before {
+            let name = enrolment.name.clone();
+            match self.enroll(enrolment) {
+                Ok(()) => tracing::info!("workload {name} is captured again"),
+                Err(error) => {
+                    tracing::warn!("workload {name} is not captured again: {}", chain(error.as_ref()))
+                }
+            }
+        }
+    }
+
+    /// Captures nothing new and lets open connections finish; a second signal cuts that short.
+    pub(super) async fn drain(&mut self, inbox: &mut Inbox) -> anyhow::Result<()> {
+        let patience = self.settings.drain_timeout;
+        tracing::info!("draining: nothing new is captured, open connections have {patience:?} to finish");
+        self.ready = false;
+        self.workloads.release()?;
+        self.gateways.close();
+        tokio::select! {
+            drained = self.workers.drain(patience) => {
+                tracing::info!(finished = drained.finished, cut = drained.cut, "drained");
+            }
+            _ = inbox.terminate.recv() => tracing::info!("told twice: ending now"),
+            _ = inbox.interrupt.recv() => tracing::info!("told twice: ending now"),
+        }
+        Ok(())
+    }
+
+    /// Leaves nothing behind.
+    pub(super) fn close(self) -> anyhow::Result<()> {
+        self.access_log.flush();
+        for file in ["admin.sock", "hosts", "workloads.json", "lock"] {
+            drop(fs::remove_file(self.settings.run_dir.join(file)));
+        }
+        drop(fs::remove_dir(&self.settings.run_dir));
+        self.workloads.close()
+    }
+}
+
+/// What reaches the control loop from outside.
+pub(super) struct Inbox {
+    changes: mpsc::Receiver<Changes>,
+    asked: mpsc::Receiver<Asked>,
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Inbox {
+    /// Opens the doors and starts watching.
+    fn open(settings: &Settings, folder: Folder, watch: crate::source::Watch) -> anyhow::Result<Self> {
+        let (send_changes, changes) = mpsc::channel(1);
+        folder.follow(watch, send_changes)?;
+        let (send_asked, asked) = mpsc::channel(64);
+        let tcp = listen_tcp(settings.metrics_address)?;
+        let unix = listen_unix(&settings.admin_socket())?;
+        drop(tokio::spawn(admin::serve_tcp(tcp, send_asked.clone())));
+        drop(tokio::spawn(admin::serve_unix(unix, send_asked)));
+        let (terminate, interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+        Ok(Self { changes, asked, terminate, interrupt })
+    }
+}
+
+fn listen_tcp(address: SocketAddr) -> anyhow::Result<TcpListener> {
+    let bound = std::net::TcpListener::bind(address).and_then(|listener| {
+        listener.set_nonblocking(true)?;
+        TcpListener::from_std(listener)
+    });
+    bound.with_context(|| {
+        format!("cannot listen on {address} for metrics; name another address with --metrics-address")
+    })
+}
+
+/// The socket of the `shunt` commands: for root only, in place of what a killed daemon left.
+fn listen_unix(path: &Path) -> anyhow::Result<UnixListener> {
+    let failed = || format!("cannot listen on {}", path.display());
+    drop(fs::remove_file(path));
+    let listener = UnixListener::bind(path).with_context(failed)?;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600)).with_context(failed)?;
+    Ok(listener)
+}

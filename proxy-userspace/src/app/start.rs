@@ -1,0 +1,104 @@
+//! From settings to what each room is started with.
+
+use std::{
+    fs::OpenOptions,
+    io::{self, Write},
+    path::PathBuf,
+    sync::Arc,
+    thread,
+    time::Duration,
+};
+
+use anyhow::Context as _;
+use arc_swap::ArcSwap;
+use proxy_common::FailurePolicy;
+use proxy_traffic::{Cluster, Snapshot, istio};
+
+use super::{cgroups::Cgroups, workloads::Places};
+use crate::{
+    admin::ExecContext,
+    kernel::KernelSettings,
+    metrics::Metrics,
+    node::Steering,
+    proxy::{AccessLog, Context, Workers, access_log::Format},
+    settings::Settings,
+};
+
+/// Kubernetes' name for the end of every service name.
+pub(super) const CLUSTER_DOMAIN: &str = "cluster.local";
+/// Istio's `connectTimeout` where no DestinationRule says otherwise.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The threads that carry connections.
+pub(super) fn workers(
+    settings: &Settings,
+    snapshot: Arc<ArcSwap<Snapshot>>,
+    metrics: Arc<Metrics>,
+    access_log: AccessLog,
+) -> anyhow::Result<Workers> {
+    let passthrough = Arc::new(Cluster::passthrough(CONNECT_TIMEOUT));
+    let context = Context { snapshot, metrics, access_log, passthrough };
+    let cores = thread::available_parallelism().map_or(1, usize::from);
+    let threads = settings.workers.map_or(cores, usize::from);
+    Workers::start(&Arc::new(context), threads).context("cannot start the worker threads")
+}
+
+/// Where each connection's line goes.
+pub(super) fn access_log(settings: &Settings, metrics: Arc<Metrics>) -> anyhow::Result<AccessLog> {
+    let format = match settings.access_log.as_str() {
+        "off" => return Ok(AccessLog::off(metrics)),
+        "json" => Format::Json,
+        _ => Format::Text,
+    };
+    let out: Box<dyn Write + Send> = match &settings.access_log_file {
+        None => Box::new(io::stdout()),
+        Some(path) => {
+            let file = OpenOptions::new().create(true).append(true).open(path);
+            Box::new(file.with_context(|| format!("cannot open the access log {}", path.display()))?)
+        }
+    };
+    AccessLog::start(format, out, metrics).context("cannot start the access log's thread")
+}
+
+/// What the kernel programs are told.
+pub(super) fn kernel(settings: &Settings, cgroups: &Cgroups) -> anyhow::Result<KernelSettings> {
+    Ok(KernelSettings {
+        own_cgroup: cgroups.daemon_id()?,
+        mark: settings.mark,
+        claims: KernelSettings::CLAIMS,
+        pin: (settings.failure_policy == FailurePolicy::Closed).then(|| pin_folder(settings)),
+        log: settings.bpf_log,
+    })
+}
+
+/// Where links are pinned that must outlive a killed daemon.
+fn pin_folder(settings: &Settings) -> PathBuf {
+    PathBuf::from("/sys/fs/bpf").join(format!("shunt-{}", settings.instance))
+}
+
+/// What all workloads have in common. Routing table and rule share their number.
+pub(super) fn places(settings: &Settings, cgroups: &Cgroups) -> Places {
+    let steering =
+        Steering { mark: settings.mark, table: settings.route_table, priority: settings.route_table };
+    let (failure_policy, root) = (settings.failure_policy, cgroups.root().to_owned());
+    Places { steering, failure_policy, root, pins: pin_folder(settings) }
+}
+
+/// What compiling needs to know of this process.
+pub(super) fn istio(settings: &Settings) -> istio::Settings {
+    istio::Settings {
+        cluster_domain: CLUSTER_DOMAIN.to_owned(),
+        gateway_labels: settings.gateway_labels(),
+        gateway_address: settings.gateway_address,
+        connect_timeout: CONNECT_TIMEOUT,
+    }
+}
+
+/// What `shunt exec` is told.
+pub(super) fn exec_context(settings: &Settings, cgroups: &Cgroups) -> ExecContext {
+    ExecContext {
+        cgroup: cgroups.workload().to_owned(),
+        hosts: settings.run_dir.join("hosts"),
+        netns: format!("/proc/{}/ns/net", std::process::id()).into(),
+    }
+}

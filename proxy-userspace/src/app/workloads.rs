@@ -1,0 +1,273 @@
+//! Who is looked after: the local workload and whatever was enrolled.
+//!
+//! A workload is captured in four steps: listeners inside its network namespace, routing rules, the kernel's
+//! entry, the programs at its cgroup. It is left alone in reverse, except that its routing rules stay until its
+//! last captured connection has ended: they carry its packets.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    os::{fd::AsFd as _, unix::fs::MetadataExt as _},
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use anyhow::{Context as _, bail, ensure};
+use proxy_common::FailurePolicy;
+use proxy_traffic::{Door, Workload};
+
+use super::dial::InNamespace;
+use crate::{
+    admin::{Enrolment, WorkloadRow},
+    cause::chain,
+    kernel::{self, Kernel},
+    metrics::Metrics,
+    node::{Listeners, Namespace, Steering, cgroup, routing},
+    proxy::{Acceptor, AcceptorHandle, Workers},
+};
+
+/// Everybody who is looked after, and the kernel's part of it.
+pub(super) struct Workloads {
+    pub(super) kernel: Kernel,
+    places: Places,
+    captured: BTreeMap<String, Captured>,
+    /// No longer captured, but with connections that are still open.
+    leaving: Vec<Captured>,
+}
+
+/// What is the same for every workload.
+pub(super) struct Places {
+    pub(super) steering: Steering,
+    pub(super) failure_policy: FailurePolicy,
+    /// The cgroup where the programs sit for workloads without one of their own.
+    pub(super) root: PathBuf,
+    /// Where an earlier daemon may have left pinned links.
+    pub(super) pins: PathBuf,
+}
+
+/// Which processes a workload is.
+pub(super) struct Extent {
+    pub(super) namespace: Arc<Namespace>,
+    /// The file it was enrolled by; the local workload has none.
+    pub(super) netns: Option<PathBuf>,
+    /// Only these processes of the namespace.
+    pub(super) cgroup: Option<PathBuf>,
+}
+
+struct Captured {
+    workload: Arc<Workload>,
+    extent: Extent,
+    /// Every listener and connection of the workload holds it too.
+    dial: Arc<InNamespace>,
+    acceptors: Vec<AcceptorHandle>,
+    families: Vec<String>,
+    _routed: Routed,
+}
+
+/// Rule and route of one namespace; they go with this value.
+struct Routed {
+    namespace: Arc<Namespace>,
+    steering: Steering,
+}
+
+impl Routed {
+    fn new(namespace: Arc<Namespace>, steering: Steering) -> anyhow::Result<Self> {
+        routing::install(&namespace, &steering).context("cannot route inside the network namespace")?;
+        Ok(Self { namespace, steering })
+    }
+}
+
+impl Drop for Routed {
+    fn drop(&mut self) {
+        if let Err(error) = routing::remove(&self.namespace, &self.steering) {
+            tracing::warn!("routing rules stay behind: {error}");
+        }
+    }
+}
+
+impl Workloads {
+    pub(super) fn new(kernel: Kernel, places: Places) -> Self {
+        Self { kernel, places, captured: BTreeMap::new(), leaving: Vec::new() }
+    }
+
+    /// Once everybody is captured: what an earlier daemon with policy `closed` left pinned must not go on
+    /// refusing. With the same policy in force the kernel room has replaced its pins already.
+    pub(super) fn settle(&self) -> anyhow::Result<()> {
+        match self.places.failure_policy {
+            FailurePolicy::Open => Ok(kernel::drop_stale_pins(&self.places.pins)?),
+            FailurePolicy::Closed => Ok(()),
+        }
+    }
+
+    /// Captures `workload` from here on; what fails is undone.
+    pub(super) fn add(
+        &mut self,
+        workload: Workload,
+        extent: Extent,
+        workers: &Workers,
+    ) -> anyhow::Result<()> {
+        self.check(&workload, &extent)?;
+        let (name, cookie) = (workload.name.clone(), extent.namespace.cookie());
+        let listeners = extent.namespace.listen().context("cannot listen inside the network namespace")?;
+        let routed = Routed::new(extent.namespace.clone(), self.places.steering)?;
+        let entry = self.entry(&extent, &listeners)?;
+        let families = families(&listeners);
+        let (v4, v6) = (listeners.v4.as_fd(), listeners.v6.as_ref().ok().map(|listener| listener.as_fd()));
+        self.kernel.enroll(extent.namespace.as_fd(), cookie, entry, v4, v6)?;
+        let dial = Arc::new(InNamespace(extent.namespace.clone()));
+        let (workload, acceptors) = (Arc::new(workload), Vec::new());
+        let mut captured = Captured { workload, extent, dial, acceptors, families, _routed: routed };
+        let accepting = captured.accept(listeners, workers);
+        self.captured.insert(name.clone(), captured);
+        if let Err(error) = accepting.and_then(|()| self.attach()) {
+            self.remove(&name)?;
+            return Err(error);
+        }
+        Ok(())
+    }
+
+    /// A name and a namespace belong to one workload only.
+    fn check(&self, workload: &Workload, extent: &Extent) -> anyhow::Result<()> {
+        ensure!(!workload.name.is_empty(), "a workload needs a name");
+        for other in self.captured.values() {
+            let name = &other.workload.name;
+            ensure!(*name != workload.name, "a workload {name} is already there; unenroll it first");
+            if other.extent.namespace.cookie() == extent.namespace.cookie() {
+                bail!(
+                    "this network namespace already belongs to the workload {name}; one namespace, one workload"
+                );
+            }
+        }
+        Ok(())
+    }
+
+    /// What the programs need to know.
+    fn entry(&self, extent: &Extent, listeners: &Listeners) -> anyhow::Result<proxy_common::Workload> {
+        let cgroup_id = match &extent.cgroup {
+            Some(path) => {
+                cgroup::id(path).with_context(|| format!("{} is no cgroup v2 folder", path.display()))?
+            }
+            None => 0,
+        };
+        let port6 = listeners.v6.as_ref().ok().map(|listener| listener.local_addr()).transpose()?;
+        Ok(proxy_common::Workload {
+            cgroup_id,
+            port4: listeners.v4.local_addr()?.port().to_be_bytes(),
+            port6: port6.map_or(0, |address| address.port()).to_be_bytes(),
+            failure_policy: self.places.failure_policy as u8,
+            padding: [0; 3],
+        })
+    }
+
+    /// Puts the programs where the workloads are.
+    fn attach(&mut self) -> anyhow::Result<()> {
+        let place =
+            |captured: &Captured| captured.extent.cgroup.clone().unwrap_or_else(|| self.places.root.clone());
+        let cgroups: BTreeSet<_> = self.captured.values().map(place).collect();
+        Ok(self.kernel.attach(&cgroups)?)
+    }
+
+    /// Captures nothing more of `name`; its open connections live on.
+    pub(super) fn remove(&mut self, name: &str) -> anyhow::Result<()> {
+        let Some(mut captured) = self.captured.remove(name) else {
+            bail!("there is no workload {name}; `shunt status` lists them");
+        };
+        self.kernel.unenroll(captured.extent.namespace.cookie())?;
+        captured.acceptors.drain(..).for_each(|acceptor| acceptor.stop());
+        self.leaving.push(captured);
+        self.attach()
+    }
+
+    /// Keeps things true that others may have changed: routes that went with an address, namespaces that were
+    /// deleted, rules that nobody needs any more.
+    pub(super) fn tend(&mut self, metrics: &Metrics) {
+        let gone: Vec<_> =
+            self.captured.values().filter(|one| one.is_gone()).map(|one| one.workload.name.clone()).collect();
+        for name in gone {
+            tracing::info!("the network namespace of workload {name} is gone; it is left alone");
+            if let Err(error) = self.remove(&name) {
+                tracing::warn!("workload {name}: {}", chain(error.as_ref()));
+            }
+        }
+        for captured in self.captured.values().chain(&self.leaving) {
+            let name = &captured.workload.name;
+            match routing::ensure(&captured.extent.namespace, &self.places.steering) {
+                Ok(false) => {}
+                Ok(true) => tracing::info!("workload {name}: its routing rules were gone and are back"),
+                Err(error) => tracing::warn!("workload {name}: its routing rules cannot be kept: {error}"),
+            }
+        }
+        self.leaving.retain(|captured| {
+            let over = captured.is_idle();
+            if over {
+                metrics.forget(&captured.workload);
+            }
+            !over
+        });
+    }
+
+    /// Captures nothing more of anybody; open connections live on.
+    pub(super) fn release(&mut self) -> anyhow::Result<()> {
+        Ok(self.kernel.attach(&BTreeSet::new())?)
+    }
+
+    /// Takes everything out of the kernel and out of the namespaces.
+    pub(super) fn close(self) -> anyhow::Result<()> {
+        let Self { kernel, captured, leaving, .. } = self;
+        drop((captured, leaving));
+        Ok(kernel.close()?)
+    }
+
+    /// For `shunt status`.
+    pub(super) fn rows(&self) -> Vec<WorkloadRow> {
+        self.captured.values().map(Captured::row).collect()
+    }
+
+    /// What to enrol again after a crash.
+    pub(super) fn enrolments(&self) -> Vec<Enrolment> {
+        self.captured.values().filter_map(Captured::enrolment).collect()
+    }
+}
+
+impl Captured {
+    fn accept(&mut self, listeners: Listeners, workers: &Workers) -> anyhow::Result<()> {
+        for listener in [Some(listeners.v4), listeners.v6.ok()].into_iter().flatten() {
+            let (door, workload, dial) = (Door::Mesh, self.workload.clone(), self.dial.clone());
+            self.acceptors.push(workers.add(Acceptor { listener, door, workload, dial })?);
+        }
+        Ok(())
+    }
+
+    /// Whether the file that it was enrolled by no longer is its namespace.
+    fn is_gone(&self) -> bool {
+        let same =
+            |path: &Path| fs::metadata(path).is_ok_and(|about| about.ino() == self.extent.namespace.inode());
+        self.extent.netns.as_deref().is_some_and(|path| !same(path))
+    }
+
+    /// Whether no connection holds it any more.
+    fn is_idle(&self) -> bool {
+        Arc::strong_count(&self.dial) == 1
+    }
+
+    fn row(&self) -> WorkloadRow {
+        WorkloadRow {
+            name: self.workload.name.clone(),
+            namespace: self.workload.namespace.clone(),
+            labels: self.workload.labels.clone(),
+            cgroup: self.extent.cgroup.clone(),
+            families: self.families.clone(),
+        }
+    }
+
+    fn enrolment(&self) -> Option<Enrolment> {
+        let WorkloadRow { name, namespace, labels, cgroup, .. } = self.row();
+        self.extent.netns.clone().map(|netns| Enrolment { name, namespace, labels, netns, cgroup })
+    }
+}
+
+/// The address families that `listeners` serve.
+fn families(listeners: &Listeners) -> Vec<String> {
+    let v6 = listeners.v6.as_ref().ok().map(|_| "IPv6".to_owned());
+    [Some("IPv4".to_owned()), v6].into_iter().flatten().collect()
+}

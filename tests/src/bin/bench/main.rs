@@ -126,6 +126,7 @@ fn compare(options: &Options, stop: &AtomicBool) -> Result<()> {
     }
     let measured = serve::CONGESTION.get().cloned().unwrap_or_default();
     facts.insert("congestion control, measured".to_owned(), measured);
+    facts.insert("congestion control, hop over lo".to_owned(), scene.loopback_congestion());
     facts.insert("rounds".to_owned(), format!("{rounds} of {seconds} s, order rotated"));
     let bars = bars::judge(&tables, &idle);
     let report = Report { facts, absent: rows.absent.clone(), tables, idle, bars };

@@ -16,6 +16,7 @@ mod serve;
 mod shunt;
 mod workload;
 
+use std::collections::HashSet;
 use std::io::Write;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -121,7 +122,9 @@ fn compare(options: &Options, stop: &AtomicBool) -> Result<()> {
         tables.push((workload, measure::workload(&scene, &rows.rows, workload, rounds, seconds, stop)?));
     }
     let mut idle = Vec::new();
-    for row in rows.rows.iter().filter(|_| chosen("idle")) {
+    // Once per process: the second time it would live on what the first has left it.
+    let mut seen = HashSet::new();
+    for row in rows.rows.iter().filter(|row| chosen("idle") && seen.insert(row.pid)) {
         idle.extend(idle::measure(&scene, row, stop)?);
     }
     let measured = serve::CONGESTION.get().cloned().unwrap_or_default();

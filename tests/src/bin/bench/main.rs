@@ -16,6 +16,7 @@ mod serve;
 mod shunt;
 mod workload;
 
+use std::collections::HashSet;
 use std::io::Write;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -121,11 +122,14 @@ fn compare(options: &Options, stop: &AtomicBool) -> Result<()> {
         tables.push((workload, measure::workload(&scene, &rows.rows, workload, rounds, seconds, stop)?));
     }
     let mut idle = Vec::new();
-    for row in rows.rows.iter().filter(|_| chosen("idle")) {
+    // Once per process: the second time it would live on what the first has left it.
+    let mut seen = HashSet::new();
+    for row in rows.rows.iter().filter(|row| chosen("idle") && seen.insert(row.pid)) {
         idle.extend(idle::measure(&scene, row, stop)?);
     }
     let measured = serve::CONGESTION.get().cloned().unwrap_or_default();
     facts.insert("congestion control, measured".to_owned(), measured);
+    facts.insert("congestion control, hop over lo".to_owned(), scene.loopback_congestion());
     facts.insert("rounds".to_owned(), format!("{rounds} of {seconds} s, order rotated"));
     let bars = bars::judge(&tables, &idle);
     let report = Report { facts, absent: rows.absent.clone(), tables, idle, bars };

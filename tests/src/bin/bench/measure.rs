@@ -60,7 +60,7 @@ pub(crate) fn workload(
 ) -> Result<Vec<Series>> {
     let mut series: Vec<Series> = rows.iter().map(|row| Series::new(&row.name)).collect();
     for round in 0..rounds {
-        write!(std::io::stderr(), "{} round {} of {rounds}\r", workload.name, round + 1)?;
+        writeln!(std::io::stderr(), "{} round {} of {rounds}", workload.name, round + 1)?;
         for position in 0..rows.len() {
             let index = (position + round) % rows.len();
             let (targets, measure) = (rows[index].targets.clone(), Duration::from_secs_f64(seconds));
@@ -101,7 +101,7 @@ impl Series {
         }
         self.p50.extend(outcome.percentile(0.5));
         self.p99.extend(outcome.percentile(0.99));
-        self.last_error = outcome.last_error.or(self.last_error.take());
+        self.last_error = outcome.last_error.or_else(|| self.last_error.take());
         Ok(())
     }
 }

@@ -35,7 +35,8 @@ pub(crate) fn start(scene: &Scene, name: &str) -> Result<std::result::Result<(Ro
         },
         _ => envoy(port, scene.backends),
     };
-    let config = scene.dir.join(format!("{name}.conf"));
+    // Envoy tells the language by the ending; the others do not care.
+    let config = scene.dir.join(format!("{name}.yaml"));
     fs::write(&config, text).with_context(|| format!("write {}", config.display()))?;
     let mut process = launch(scene, name, &program, &config)?;
     let target = scene.node(port);

@@ -51,7 +51,8 @@ pub(crate) fn start(scene: &Scene, wanted: &[String]) -> Result<Rows> {
             rows._shunt = Some(daemon);
             continue;
         }
-        match peers::start(scene, name)? {
+        // A peer that does not come up is no reason to measure nothing; the report says so.
+        match peers::start(scene, name).unwrap_or_else(|error| Err(format!("{error:#}"))) {
             Ok((row, process)) => {
                 rows.rows.push(row);
                 rows._peers.push(process);

@@ -40,8 +40,18 @@ fn metrics_have_istios_labels_and_the_right_bytes() {
         let series: Vec<_> = metrics.series(name).collect();
         assert_eq!(metrics.sum(name, &labels), expected, "{name}: {series:#?}");
     }
-    let steered: Vec<_> = metrics.series("shunt_connects_total").collect();
-    assert_eq!(metrics.sum("shunt_connects_total", &[("verdict", "steered")]), 1, "{steered:#?}");
+}
+
+#[test]
+fn the_kernels_verdicts_are_counted() {
+    let scene = Scene::echo("verdicts");
+    assert_eq!(scene.answers(3)["one"], 3);
+    connect(&scene.client, scene.two.address()).must_echo("direct", "two direct");
+    for (verdict, expected) in [("steered", 3), ("passed", 1)] {
+        tests::wait::until(&format!("{expected} connects are counted as {verdict}"), || {
+            scene.daemon.metrics().sum("shunt_connects_total", &[("verdict", verdict)]) == expected
+        });
+    }
 }
 
 #[test]

@@ -31,6 +31,10 @@ pub(super) fn answer(control: &Control, ask: &Ask) -> Answer {
 }
 
 fn metrics(control: &Control) -> Answer {
+    match control.workloads.kernel.counters() {
+        Ok(counters) => control.connects.update(&counters),
+        Err(error) => tracing::warn!("{error}"),
+    }
     match control.metrics.text() {
         Ok(text) => Answer { content_type: CONTENT_TYPE, ..Answer::ok(text) },
         Err(error) => {
@@ -87,12 +91,8 @@ fn status(control: &Control) -> Status {
 }
 
 /// What the programs decided so far, by verdict.
-pub(super) fn connects(control: &Control) -> BTreeMap<String, u64> {
-    match control.workloads.kernel.counters() {
-        Ok(counters) => counters.map(|(name, count)| (name.to_owned(), count)).into(),
-        Err(error) => {
-            tracing::warn!("the kernel's counters cannot be read: {error}");
-            BTreeMap::new()
-        }
-    }
+fn connects(control: &Control) -> BTreeMap<String, u64> {
+    let counters = control.workloads.kernel.counters();
+    let counters = counters.inspect_err(|error| tracing::warn!("{error}"));
+    counters.into_iter().flatten().map(|(name, count)| (name.to_owned(), count)).collect()
 }

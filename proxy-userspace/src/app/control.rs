@@ -22,6 +22,7 @@ use tokio::{
 use super::{
     answers,
     cgroups::Cgroups,
+    connects::Connects,
     gateways::Gateways,
     names::{self, Memory},
     resources::Resources,
@@ -50,6 +51,7 @@ pub(super) struct Control {
     pub(super) resources: Resources,
     pub(super) snapshot: Arc<ArcSwap<Snapshot>>,
     pub(super) metrics: Arc<Metrics>,
+    pub(super) connects: Connects,
     pub(super) gateways: Gateways,
     pub(super) exec: admin::ExecContext,
     access_log: AccessLog,
@@ -65,7 +67,8 @@ impl Control {
     pub(super) fn new(settings: Settings, cgroups: &Cgroups) -> anyhow::Result<Self> {
         let (memory, hosts) = Memory::open(&settings.state_dir);
         let snapshot = Arc::new(ArcSwap::from_pointee(Snapshot::with_hosts(hosts)));
-        let metrics = Arc::new(Metrics::new());
+        let (metrics, connects) = (Arc::new(Metrics::new()), Connects::default());
+        metrics.register(Box::new(connects.clone()));
         let access_log = start::access_log(&settings, metrics.clone())?;
         let workers = start::workers(&settings, snapshot.clone(), metrics.clone(), access_log.clone())?;
         let kernel = Kernel::load(&start::kernel(&settings, cgroups)?)?;
@@ -80,6 +83,7 @@ impl Control {
             settings,
             snapshot,
             metrics,
+            connects,
             access_log,
             memory,
             workers,

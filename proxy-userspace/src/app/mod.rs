@@ -5,6 +5,7 @@
 
 mod answers;
 mod cgroups;
+mod connects;
 mod control;
 mod dial;
 mod gateways;

@@ -3,9 +3,10 @@
 use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Output};
 
+use nix::mount::umount;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
@@ -237,7 +238,7 @@ impl Daemon {
     }
 
     fn pins(&self) -> PathBuf {
-        Path::new("/sys/fs/bpf").join(format!("shunt-{}", self.setup.id))
+        self.run_dir().join("pins")
     }
 }
 
@@ -250,7 +251,7 @@ impl Drop for Daemon {
             eprintln!("the daemon's log:\n{}", self.stderr());
             self.log().iter().rev().take(5).for_each(|line| eprintln!("logged: {line}"));
         }
-        let _ = fs::remove_dir_all(self.pins());
+        let _ = umount(&self.pins());
         remove_cgroup(&self.cgroup());
     }
 }

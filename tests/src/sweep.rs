@@ -10,6 +10,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use nix::mount::umount;
+
 use crate::wait::PATIENCE;
 
 /// A name that starts with `sh-PID-N-`, so that a later run can tell that it is left over.
@@ -29,12 +31,8 @@ pub fn leftovers() {
         let _ = Command::new("ip").args(["netns", "del"]).arg(name).stderr(Stdio::null()).status();
     }
     for directory in dead(&std::env::temp_dir()) {
+        let _ = umount(&directory.join("run/pins"));
         let _ = fs::remove_dir_all(directory);
-    }
-    for pins in entries(Path::new("/sys/fs/bpf")) {
-        if stripped(&pins, "shunt-").is_some_and(is_dead_name) {
-            let _ = fs::remove_dir_all(pins);
-        }
     }
 }
 
@@ -76,8 +74,4 @@ fn is_dead_name(name: &str) -> bool {
     let pid = name.strip_prefix("sh-").and_then(|rest| rest.split('-').next());
     let pid = pid.and_then(|pid| pid.parse::<u32>().ok());
     pid.is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists())
-}
-
-fn stripped<'path>(path: &'path Path, prefix: &str) -> Option<&'path str> {
-    path.file_name()?.to_str()?.strip_prefix(prefix)
 }

@@ -73,7 +73,7 @@ pub(super) fn kernel(settings: &Settings, cgroups: &Cgroups) -> anyhow::Result<K
 
 /// Where links are pinned that must outlive a killed daemon.
 fn pin_folder(settings: &Settings) -> PathBuf {
-    PathBuf::from("/sys/fs/bpf").join(format!("shunt-{}", settings.instance))
+    settings.run_dir.join("pins")
 }
 
 /// What all workloads have in common. Routing table and rule share their number.

@@ -33,6 +33,8 @@ pub(super) struct Workloads {
     captured: BTreeMap<String, Captured>,
     /// No longer captured, but with connections that are still open.
     leaving: Vec<Captured>,
+    /// Whether the programs are attached: not while the daemon starts, and not while it drains.
+    settled: bool,
 }
 
 /// What is the same for every workload.
@@ -87,12 +89,14 @@ impl Drop for Routed {
 
 impl Workloads {
     pub(super) fn new(kernel: Kernel, places: Places) -> Self {
-        Self { kernel, places, captured: BTreeMap::new(), leaving: Vec::new() }
+        Self { kernel, places, captured: BTreeMap::new(), leaving: Vec::new(), settled: false }
     }
 
-    /// Once everybody is captured: what an earlier daemon with policy `closed` left pinned must not go on
-    /// refusing. With the same policy in force the kernel room has replaced its pins already.
-    pub(super) fn settle(&self) -> anyhow::Result<()> {
+    /// Captures everybody added so far, and from here on whoever is added. Until now what a killed daemon left
+    /// pinned decides; its pins go when ours are in place, or nobody would refuse what policy `closed` refuses.
+    pub(super) fn settle(&mut self) -> anyhow::Result<()> {
+        self.settled = true;
+        self.attach()?;
         match self.places.failure_policy {
             FailurePolicy::Open => Ok(kernel::drop_stale_pins(&self.places.pins)?),
             FailurePolicy::Closed => Ok(()),
@@ -161,6 +165,9 @@ impl Workloads {
 
     /// Puts the programs where the workloads are.
     fn attach(&mut self) -> anyhow::Result<()> {
+        if !self.settled {
+            return Ok(());
+        }
         let place =
             |captured: &Captured| captured.extent.cgroup.clone().unwrap_or_else(|| self.places.root.clone());
         let cgroups: BTreeSet<_> = self.captured.values().map(place).collect();
@@ -208,6 +215,7 @@ impl Workloads {
 
     /// Captures nothing more of anybody; open connections live on.
     pub(super) fn release(&mut self) -> anyhow::Result<()> {
+        self.settled = false;
         Ok(self.kernel.attach(&BTreeSet::new())?)
     }
 

@@ -22,7 +22,7 @@ pub(super) struct Delivery {
 impl Delivery {
     /// Puts the listeners in place first, then attaches.
     pub(super) fn attach(
-        shared: &SharedMaps,
+        shared: &mut SharedMaps,
         netns: BorrowedFd<'_>,
         v4: BorrowedFd<'_>,
         v6: Option<BorrowedFd<'_>>,

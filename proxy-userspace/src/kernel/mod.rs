@@ -100,7 +100,7 @@ impl Kernel {
         v4: BorrowedFd<'_>,
         v6: Option<BorrowedFd<'_>>,
     ) -> Result<(), Error> {
-        let delivery = Delivery::attach(&self.shared, netns, v4, v6)?;
+        let delivery = Delivery::attach(&mut self.shared, netns, v4, v6)?;
         self.workloads
             .insert(cookie, workload, 0)
             .map_err(|error| Error::write("WORKLOADS", objects::WORKLOADS, error))?;

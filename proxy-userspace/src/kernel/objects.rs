@@ -32,7 +32,7 @@ pub struct KernelSettings {
     pub mark: u32,
     /// Exact destinations, and ranges of them, that can be claimed.
     pub claims: u32,
-    /// Folder on a bpffs where links are pinned, for workloads whose connects must not pass while no daemon runs.
+    /// Folder that becomes a bpffs where links are pinned, for workloads whose connects must not pass while no daemon runs.
     pub pin: Option<PathBuf>,
     /// Messages of the programs; off costs nothing.
     pub log: LogLevel,
@@ -83,31 +83,29 @@ where
 /// The maps of claimed destinations, for objects that are loaded later. They are pinned in a bpffs that is mounted
 /// nowhere: only this process sees it, and it goes when the descriptor is closed.
 pub(super) struct SharedMaps {
-    mount: OwnedFd,
+    _mount: OwnedFd,
+    /// One for all objects: making a loader reads the kernel's type descriptions, which takes longer than all else
+    /// and which none of our programs needs.
+    loader: EbpfLoader<'static>,
 }
 
 impl SharedMaps {
     pub(super) fn share(capture: &Ebpf) -> Result<Self, Error> {
         let mount = pins::detached_bpffs().map_err(|error| Error::Share(error.to_string()))?;
-        let shared = Self { mount };
+        let mut loader = EbpfLoader::new();
+        loader.btf(None);
         for name in SHARED {
+            let path = PathBuf::from(format!("/proc/self/fd/{}/{name}", mount.as_raw_fd()));
             let map = capture.map(name).ok_or(Error::Missing(name))?;
-            map.pin(shared.path(name)).map_err(|error| Error::Share(error.to_string()))?;
+            map.pin(&path).map_err(|error| Error::Share(error.to_string()))?;
+            loader.map_pin_path(name, path);
         }
-        Ok(shared)
+        Ok(Self { _mount: mount, loader })
     }
 
     /// Loads `deliver` on these maps.
-    pub(super) fn load_deliver(&self) -> Result<Ebpf, Error> {
-        let mut loader = EbpfLoader::new();
-        for name in SHARED {
-            loader.map_pin_path(name, self.path(name));
-        }
-        loader.load(DELIVER).map_err(|source| Error::Load { object: "deliver", source })
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        format!("/proc/self/fd/{}/{name}", self.mount.as_raw_fd()).into()
+    pub(super) fn load_deliver(&mut self) -> Result<Ebpf, Error> {
+        self.loader.load(DELIVER).map_err(|source| Error::Load { object: "deliver", source })
     }
 }
 

@@ -1,6 +1,7 @@
-//! bpffs: a folder of link pins that outlives a daemon, and a file system that nobody sees.
+//! bpffs: a file system of our own for link pins that outlive a daemon, and one that nobody sees.
 
 use std::{
+    ffi::OsStr,
     fs, io,
     os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd, RawFd},
     path::{Path, PathBuf},
@@ -9,15 +10,15 @@ use std::{
 
 use nix::{
     libc,
-    mount::{MsFlags, mount},
+    mount::{MsFlags, mount, umount},
     sys::statfs::{FsType, statfs},
 };
 
-use super::error::Error;
+use super::{error::Error, objects::PROGRAMS};
 
 const BPF_FS_MAGIC: FsType = FsType(0xcafe_4a11);
 
-/// The folder of one instance's pins.
+/// The folder of one instance's pins: a bpffs of its own, so that nothing is left in anybody else's.
 pub(super) struct PinFolder {
     path: PathBuf,
     /// Pins of an earlier daemon: they refuse or pass by its last word until new links are in place.
@@ -26,13 +27,17 @@ pub(super) struct PinFolder {
 }
 
 impl PinFolder {
-    /// Makes the folder; the bpffs around it is mounted where it is missing.
+    /// Makes the folder and mounts a bpffs on it; one that is there already is a killed daemon's.
     pub(super) fn open(path: PathBuf) -> Result<Self, Error> {
-        let parent = path.parent().unwrap_or_else(|| Path::new("/")).to_owned();
-        mount_if_missing(&parent).map_err(Error::file("mounting a bpffs on", parent))?;
         fs::create_dir_all(&path).map_err(Error::file("making the pin folder", &path))?;
+        mount_if_missing(&path).map_err(Error::file("mounting a bpffs on", &path))?;
         let entries = fs::read_dir(&path).map_err(Error::file("reading the pin folder", &path))?;
-        let leftovers = entries.flatten().map(|entry| entry.path()).collect();
+        // The kernel puts files of its own into every bpffs; only ours are named after programs.
+        let ours = |name: &OsStr| {
+            PROGRAMS.iter().any(|program| name.as_encoded_bytes().starts_with(program.as_bytes()))
+        };
+        let leftovers = entries.flatten().filter(|entry| ours(&entry.file_name()));
+        let leftovers = leftovers.map(|entry| entry.path()).collect();
         Ok(Self { path, leftovers, next: 0 })
     }
 
@@ -57,6 +62,7 @@ impl PinFolder {
     /// Takes the folder away, with what is left in it.
     pub(super) fn remove(mut self) -> Result<(), Error> {
         self.drop_leftovers()?;
+        umount(&self.path).map_err(io::Error::from).map_err(Error::file("unmounting", &self.path))?;
         fs::remove_dir(&self.path).map_err(Error::file("removing the pin folder", &self.path))
     }
 }
@@ -77,7 +83,6 @@ fn mount_if_missing(folder: &Path) -> io::Result<()> {
         return Ok(());
     }
     mount(Some("bpf"), folder, Some("bpf"), MsFlags::empty(), Some("mode=0700"))?;
-    tracing::info!(folder = %folder.display(), "mounted a bpffs, which was missing");
     Ok(())
 }
 

@@ -87,11 +87,7 @@ impl World {
         let cgroups = Cgroups::make(&name);
         let (workload, server) = joined_namespaces();
         let servers = server.enter(native_servers).unwrap();
-        let pin = pinned.then(|| {
-            let bpffs = std::env::temp_dir().join(&name);
-            fs::create_dir(&bpffs).unwrap();
-            bpffs.join("pins")
-        });
+        let pin = pinned.then(|| std::env::temp_dir().join(&name));
         let steering = Steering::default();
         let own_cgroup = cgroup::id(&cgroups.path.join("daemon")).unwrap();
         let settings = KernelSettings { own_cgroup, mark: steering.mark, claims, pin: pin.clone(), log };
@@ -222,9 +218,10 @@ impl Drop for World {
             let closed = kernel.close();
             assert!(thread::panicking() || closed.is_ok(), "{closed:?}");
         }
-        if let Some(bpffs) = self.pin.as_deref().and_then(Path::parent) {
-            umount(bpffs).unwrap();
-            fs::remove_dir(bpffs).unwrap();
+        // There unless the story's last kernel was closed.
+        if let Some(pin) = self.pin.as_deref().filter(|pin| pin.exists()) {
+            umount(pin).unwrap();
+            fs::remove_dir(pin).unwrap();
         }
     }
 }

@@ -168,8 +168,8 @@ fn what_to_try() -> String {
     format!(
         "
 Shunt runs with {EXAMPLE}: tcp-echo answers as \"one\" (v1) or \"two\" (v2). In another terminal try
-  (date; sleep 1) | nc {}                      through the gateway
-  (date; sleep 1) | cargo xtask run -- nc tcp-echo 9000     from inside the mesh
+  (date; sleep 1) | nc -N {}                      through the gateway
+  (date; sleep 1) | cargo xtask run -- nc -N tcp-echo 9000     from inside the mesh
 Then change the weights in {EXAMPLE}/routing.yaml: the next connection follows. Ctrl-C drains and ends.
 
 ",

@@ -4,6 +4,7 @@
 //! Nothing here knows eBPF, Istio or a connection's way through the proxy.
 
 pub mod cgroup;
+pub mod memory;
 pub mod mounts;
 mod namespace;
 mod netlink;

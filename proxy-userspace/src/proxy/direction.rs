@@ -12,7 +12,11 @@ use std::{
 
 use tokio::net::TcpStream;
 
-use super::{buffer, pipe::Pipe, splice};
+use super::{
+    buffer,
+    pipe::{CAPACITY, Pipe},
+    splice,
+};
 
 /// A read of this size shows bulk: splice from here on.
 const BULK: usize = 32 * 1024;
@@ -41,11 +45,19 @@ pub(super) enum Broken {
     Receiver,
 }
 
-/// Bytes that were taken from the sender and not yet given to the receiver.
+/// Bytes that were taken from the sender and not yet given to the receiver. Small, for those that hold nothing.
 enum Held {
     Nothing,
-    Bytes { bytes: Box<[u8]>, written: usize },
-    Piped { pipe: Pipe, length: usize },
+    Bytes(Box<Kept>),
+    Piped { pipe: Pipe, length: u32 },
+}
+
+const _: () = assert!(size_of::<Held>() == 16 && CAPACITY <= u32::MAX as usize);
+
+/// What a receiver did not take of a read.
+struct Kept {
+    bytes: Box<[u8]>,
+    written: usize,
 }
 
 /// One direction.
@@ -105,8 +117,8 @@ impl Direction {
         loop {
             let wrote = match &mut self.held {
                 Held::Nothing => return Poll::Ready(Ok(())),
-                Held::Bytes { bytes, written } => splice::write(to, &bytes[*written..]),
-                Held::Piped { pipe, length } => splice::drain(pipe, to, *length),
+                Held::Bytes(kept) => splice::write(to, &kept.bytes[kept.written..]),
+                Held::Piped { pipe, length } => splice::drain(pipe, to, *length as usize),
             };
             match wrote {
                 Ok(count) => self.wrote(count),
@@ -120,13 +132,14 @@ impl Direction {
     fn wrote(&mut self, count: usize) {
         let left = match &mut self.held {
             Held::Nothing => 0,
-            Held::Bytes { bytes, written } => {
-                *written += count;
-                bytes.len() - *written
+            Held::Bytes(kept) => {
+                kept.written += count;
+                kept.bytes.len() - kept.written
             }
             Held::Piped { length, .. } => {
-                *length -= count;
-                *length
+                // A pipe never gives more than it holds.
+                *length -= count as u32;
+                *length as usize
             }
         };
         if left == 0
@@ -149,7 +162,7 @@ impl Direction {
                 Err(_) => return Err(Broken::Receiver),
             };
             if written < read {
-                self.held = Held::Bytes { bytes: buffer[written..read].into(), written: 0 };
+                self.held = Held::Bytes(Box::new(Kept { bytes: buffer[written..read].into(), written: 0 }));
             }
             self.splicing = (read >= BULK).then_some(0);
             Ok(Ok(read))
@@ -168,7 +181,7 @@ impl Direction {
             Ok(length) if length > 0 => {
                 let small = self.splicing.filter(|_| length < SMALL).map_or(0, |small| small + 1);
                 self.splicing = (small < SMALL_READS).then_some(small);
-                self.held = Held::Piped { pipe, length };
+                self.held = Held::Piped { pipe, length: length as u32 };
             }
             _ => pipe.give_back(),
         }

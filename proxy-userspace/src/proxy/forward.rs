@@ -4,7 +4,6 @@
 //! other side at once, also when that side is idle or takes nothing.
 
 use std::{
-    future::poll_fn,
     pin::Pin,
     task::{Context, Poll},
     time::Duration,
@@ -32,59 +31,72 @@ pub(super) enum Ended {
 }
 
 /// Forwards until both directions have ended or one side broke. The sockets are the caller's to close.
-pub(super) async fn both_ways(downstream: &TcpStream, upstream: &TcpStream, record: &mut Record) -> Ended {
-    let mut both = Both::new(downstream, upstream);
-    poll_fn(|cx| both.poll(cx, record)).await
-}
-
-/// Waits for a reset. Boxed: only connections that are half closed or stuck need it.
-type Watch<'a> = Option<Pin<Box<dyn Future<Output = ()> + 'a>>>;
-
-struct Both<'a> {
+///
+/// Written out rather than an async fn, which would keep its arguments twice in every idle connection.
+pub(super) struct BothWays<'a> {
     downstream: &'a TcpStream,
     upstream: &'a TcpStream,
+    record: &'a mut Record,
     request: Direction,
     response: Direction,
     first: Option<Ended>,
-    downstream_watch: Watch<'a>,
-    upstream_watch: Watch<'a>,
+    watches: Option<Box<Watches<'a>>>,
 }
 
-impl<'a> Both<'a> {
-    const fn new(downstream: &'a TcpStream, upstream: &'a TcpStream) -> Self {
+/// Waits for a reset.
+type Watch<'a> = Option<Pin<Box<dyn Future<Output = ()> + 'a>>>;
+
+/// Of both sides. Boxed: only connections that are half closed or stuck need them.
+#[derive(Default)]
+struct Watches<'a> {
+    downstream: Watch<'a>,
+    upstream: Watch<'a>,
+}
+
+impl Future for BothWays<'_> {
+    type Output = Ended;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Ended> {
+        let this = self.get_mut();
+        let (down, up) = (this.downstream, this.upstream);
+        let (mut received, mut sent) = (0, 0);
+        let last = this.response.waits == Waits::Ended;
+        let request = this.request.poll(cx, (down, up), last, &mut received);
+        // Also after a failure: what the server said before it broke still reaches the client, but no FIN does.
+        let last = this.request.waits == Waits::Ended || matches!(request, Poll::Ready(Err(_)));
+        let response = this.response.poll(cx, (up, down), last, &mut sent);
+        this.record.moved(received, sent);
+        match (request, response) {
+            (Poll::Ready(Err(Broken::Sender)), _) | (_, Poll::Ready(Err(Broken::Receiver))) => {
+                this.client_reset()
+            }
+            (Poll::Ready(Err(Broken::Receiver)), _) | (_, Poll::Ready(Err(Broken::Sender))) => {
+                this.server_reset()
+            }
+            (Poll::Ready(Ok(())), Poll::Ready(Ok(()))) => {
+                Poll::Ready(this.first.unwrap_or(Ended::ClientFirst))
+            }
+            (Poll::Ready(Ok(())), Poll::Pending) => this.half_closed(cx, Ended::ClientFirst),
+            (Poll::Pending, Poll::Ready(Ok(()))) => this.half_closed(cx, Ended::ServerFirst),
+            (Poll::Pending, Poll::Pending) => this.watch(cx),
+        }
+    }
+}
+
+impl<'a> BothWays<'a> {
+    pub(super) const fn new(
+        downstream: &'a TcpStream,
+        upstream: &'a TcpStream,
+        record: &'a mut Record,
+    ) -> Self {
         Self {
             downstream,
             upstream,
+            record,
             request: Direction::new(),
             response: Direction::new(),
             first: None,
-            downstream_watch: None,
-            upstream_watch: None,
-        }
-    }
-
-    fn poll(&mut self, cx: &mut Context<'_>, record: &mut Record) -> Poll<Ended> {
-        let (down, up) = (self.downstream, self.upstream);
-        let (mut received, mut sent) = (0, 0);
-        let last = self.response.waits == Waits::Ended;
-        let request = self.request.poll(cx, (down, up), last, &mut received);
-        // Also after a failure: what the server said before it broke still reaches the client, but no FIN does.
-        let last = self.request.waits == Waits::Ended || matches!(request, Poll::Ready(Err(_)));
-        let response = self.response.poll(cx, (up, down), last, &mut sent);
-        record.moved(received, sent);
-        match (request, response) {
-            (Poll::Ready(Err(Broken::Sender)), _) | (_, Poll::Ready(Err(Broken::Receiver))) => {
-                self.client_reset()
-            }
-            (Poll::Ready(Err(Broken::Receiver)), _) | (_, Poll::Ready(Err(Broken::Sender))) => {
-                self.server_reset()
-            }
-            (Poll::Ready(Ok(())), Poll::Ready(Ok(()))) => {
-                Poll::Ready(self.first.unwrap_or(Ended::ClientFirst))
-            }
-            (Poll::Ready(Ok(())), Poll::Pending) => self.half_closed(cx, Ended::ClientFirst),
-            (Poll::Pending, Poll::Ready(Ok(()))) => self.half_closed(cx, Ended::ServerFirst),
-            (Poll::Pending, Poll::Pending) => self.watch(cx),
+            watches: None,
         }
     }
 
@@ -99,10 +111,17 @@ impl<'a> Both<'a> {
         let seen = |reads: &Direction, writes: &Direction| {
             reads.waits == Waits::Sender || writes.waits == Waits::Receiver
         };
-        if is_gone(&mut self.downstream_watch, self.downstream, seen(&self.request, &self.response), cx) {
+        let downstream_seen = seen(&self.request, &self.response);
+        let upstream_seen = seen(&self.response, &self.request);
+        if downstream_seen && upstream_seen {
+            self.watches = None;
+            return Poll::Pending;
+        }
+        let watches = self.watches.get_or_insert_default();
+        if is_gone(&mut watches.downstream, self.downstream, downstream_seen, cx) {
             return self.client_reset();
         }
-        if is_gone(&mut self.upstream_watch, self.upstream, seen(&self.response, &self.request), cx) {
+        if is_gone(&mut watches.upstream, self.upstream, upstream_seen, cx) {
             return self.server_reset();
         }
         Poll::Pending

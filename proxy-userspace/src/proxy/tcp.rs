@@ -5,11 +5,7 @@ use std::{net::SocketAddr, time::Duration};
 use proxy_traffic::{Error, Flow, balance, route};
 use tokio::net::TcpStream;
 
-use super::{
-    forward::{self, Ended},
-    record::Record,
-    upstream,
-};
+use super::{forward::BothWays, record::Record, upstream};
 
 /// Serves one accepted connection. However it ends, dropping its record closes the books, exactly once.
 #[allow(
@@ -18,20 +14,21 @@ use super::{
 )]
 pub(super) fn serve(downstream: TcpStream, mut record: Record) -> impl Future<Output = ()> {
     async move {
-        match walk(&downstream, &mut record).await {
-            Ok(ended) => record.ended(ended),
-            Err(error) => record.failed(&error),
-        }
+        // Boxed, so that what connecting needs is freed before the long part begins.
+        let upstream = match Box::pin(reach(&downstream, &mut record)).await {
+            Ok(upstream) => upstream,
+            Err(error) => return record.failed(&error),
+        };
+        record.connected();
+        let ended = BothWays::new(&downstream, &upstream, &mut record).await;
+        record.ended(ended);
     }
 }
 
-/// flow → route → pick → connect → forward.
-async fn walk(downstream: &TcpStream, record: &mut Record) -> Result<Ended, Error> {
+/// flow → route → pick → connect; what follows is forwarding.
+async fn reach(downstream: &TcpStream, record: &mut Record) -> Result<TcpStream, Error> {
     let (endpoint, timeout) = choose(record)?;
-    // Boxed, so that what connecting needs is freed before the long part begins.
-    let upstream = Box::pin(upstream::connect(endpoint, timeout, record.dial(), downstream)).await?;
-    record.connected();
-    Ok(forward::both_ways(downstream, &upstream, record).await)
+    upstream::connect(endpoint, timeout, record.dial(), downstream).await
 }
 
 /// Who serves this connection by the rules in force now, and how long it may take to answer.
@@ -64,7 +61,7 @@ mod tests {
     #[test]
     fn an_idle_connection_stays_small() {
         let size = future_size(serve);
-        assert!(size <= 440, "{size} bytes");
+        assert!(size <= 280, "{size} bytes");
     }
 
     /// The size of the future that `serve` would return; none is made.

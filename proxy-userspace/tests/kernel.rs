@@ -264,6 +264,8 @@ fn pins_refuse_for_a_daemon_that_died_and_go_with_one_that_was_told_to() {
     world.drop_kernel();
     assert_eq!(world.dial(VIP).unwrap_err().kind(), ErrorKind::ConnectionRefused);
     assert_eq!(world.who_answers("10.99.0.1:81"), NATIVE);
+    world.fail_to_start();
+    assert_eq!(world.dial(VIP).unwrap_err().kind(), ErrorKind::ConnectionRefused);
     world.start_daemon();
     assert_eq!(world.who_answers(VIP), STEERED);
     world.close_kernel();

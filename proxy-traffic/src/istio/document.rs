@@ -8,6 +8,7 @@ use serde_yaml::{Mapping, Value};
 use super::{
     Problem, Severity,
     fields::{self, Step},
+    names,
     problem::Report,
     resource::{Item, Key, Kind, Metadata, Resource},
     validate,
@@ -174,6 +175,15 @@ fn metadata(value: Value) -> Result<Metadata, (String, String)> {
     }
     if metadata.namespace.is_empty() {
         metadata.namespace = "default".to_owned();
+    }
+    // They become part of names in hosts files and logs: nothing else may be smuggled in.
+    for (field, name) in [("metadata.name", &metadata.name), ("metadata.namespace", &metadata.namespace)] {
+        if name.len() > 253 || !name.split('.').all(names::is_label) {
+            return Err((
+                field.to_owned(),
+                format!("{name:?} is not a name; write letters, digits, - and dots"),
+            ));
+        }
     }
     Ok(metadata)
 }

@@ -3,7 +3,7 @@
 use std::{
     fs, io,
     net::SocketAddr,
-    path::Path,
+    path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -188,12 +188,16 @@ impl Control {
         let Enrolment { name, namespace, labels, netns, cgroup } = enrolment;
         let opened = Namespace::open(&netns);
         let opened = opened.with_context(|| format!("{} is no network namespace", netns.display()))?;
+        // Programs are attached where no other place covers them, which only plain paths can tell.
+        let plain =
+            |path: PathBuf| fs::canonicalize(&path).with_context(|| format!("cgroup {}", path.display()));
+        let cgroup = cgroup.map(plain).transpose()?;
         let extent = Extent { namespace: Arc::new(opened), netns: Some(netns), cgroup };
         self.workloads.add(Workload { name, namespace, labels }, extent, &self.workers)
     }
 
     /// Where enrolments outlive a crash.
-    fn enrolments_file(&self) -> std::path::PathBuf {
+    fn enrolments_file(&self) -> PathBuf {
         self.settings.run_dir.join("workloads.json")
     }
 

@@ -1,6 +1,9 @@
 //! `shunt enroll` and `shunt unenroll`.
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{
+    path::{PathBuf, absolute},
+    process::ExitCode,
+};
 
 use hyper::Method;
 
@@ -50,8 +53,9 @@ pub(super) fn enroll(args: Args) -> anyhow::Result<ExitCode> {
         name: args.name,
         namespace: args.namespace,
         labels: args.labels.into_iter().collect(),
-        netns: args.netns,
-        cgroup: args.cgroup,
+        // The daemon may stand in another folder.
+        netns: absolute(args.netns)?,
+        cgroup: args.cgroup.map(absolute).transpose()?,
     };
     let body = serde_json::to_vec(&enrolment)?;
     print(&client::ask(&args.run_dir.admin_socket(), Method::POST, "/workloads", body)?)
@@ -59,5 +63,7 @@ pub(super) fn enroll(args: Args) -> anyhow::Result<ExitCode> {
 
 pub(super) fn unenroll(args: &Name) -> anyhow::Result<ExitCode> {
     let path = format!("/workloads/{}", args.name);
+    // In a path these would end the name, and another workload's may begin alike.
+    anyhow::ensure!(!args.name.contains(['?', '#', '%']), "there is no workload {:?}", args.name);
     print(&client::ask(&args.run_dir.admin_socket(), Method::DELETE, &path, Vec::new())?)
 }

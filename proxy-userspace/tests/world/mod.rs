@@ -119,6 +119,11 @@ impl World {
         self.kernel_mut().attach(&whole).unwrap();
     }
 
+    /// A daemon that gives up before it captures anybody.
+    pub(crate) fn fail_to_start(&self) {
+        Kernel::load(&self.settings).unwrap().close().unwrap();
+    }
+
     pub(crate) fn enroll_work(&mut self) {
         self.enroll(cgroup::id(&self.cgroup("work")).unwrap());
     }

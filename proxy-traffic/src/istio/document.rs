@@ -138,6 +138,9 @@ fn read_resource(file: &Arc<str>, line: usize, mut map: Mapping) -> Document {
         report.warn("", format!("not used: Shunt does not read {kind_name} of {version}"));
         return Document::Unused(report.problems.remove(0));
     };
+    if let Some((field, what)) = odd_name(&metadata) {
+        return Document::Broken(broken(file, format!("{place} ({kind_name}): {field}: {what}")));
+    }
     let key = Key { kind, namespace: metadata.namespace.clone(), name: metadata.name.clone() };
     let mut report = Report::new(file, key.to_string());
     check_version(kind, &version, &mut report);
@@ -176,16 +179,15 @@ fn metadata(value: Value) -> Result<Metadata, (String, String)> {
     if metadata.namespace.is_empty() {
         metadata.namespace = "default".to_owned();
     }
-    // They become part of names in hosts files and logs: nothing else may be smuggled in.
-    for (field, name) in [("metadata.name", &metadata.name), ("metadata.namespace", &metadata.namespace)] {
-        if name.len() > 253 || !name.split('.').all(names::is_label) {
-            return Err((
-                field.to_owned(),
-                format!("{name:?} is not a name; write letters, digits, - and dots"),
-            ));
-        }
-    }
     Ok(metadata)
+}
+
+/// Names become part of hosts files and logs: nothing else may be smuggled in.
+fn odd_name(metadata: &Metadata) -> Option<(&'static str, String)> {
+    let names = [("metadata.name", &metadata.name), ("metadata.namespace", &metadata.namespace)];
+    let is_odd = |name: &str| name.len() > 253 || !name.split('.').all(names::is_label);
+    let (field, name) = names.into_iter().find(|(_, name)| is_odd(name))?;
+    Some((field, format!("{name:?} is not a name; write letters, digits, - and dots")))
 }
 
 /// The resource, if its shape is right; its problems go to `report`.

@@ -81,3 +81,16 @@ impl<'a> Report<'a> {
         self.problems.push(Problem { file, resource, field, what, severity });
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_problem_is_one_line_whatever_the_file_says() {
+        let mut report = Report::new("a.yaml", "Kind default/b".to_owned());
+        report.warn("x", "\"1\n\u{1b}[2J\" is odd");
+        let line = report.problems[0].to_string();
+        assert_eq!(line, "a.yaml: Kind default/b: x: \"1\\n\\u{1b}[2J\" is odd");
+    }
+}

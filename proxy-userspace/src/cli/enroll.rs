@@ -62,8 +62,13 @@ pub(super) fn enroll(args: Args) -> anyhow::Result<ExitCode> {
 }
 
 pub(super) fn unenroll(args: &Name) -> anyhow::Result<ExitCode> {
+    // In a path they may mean something else, and no workload is called so.
+    let odd = |byte: u8| !byte.is_ascii_alphanumeric() && !b"-_.".contains(&byte);
+    anyhow::ensure!(
+        !args.name.bytes().any(odd),
+        "there is no workload {:?}; `shunt status` lists them",
+        args.name
+    );
     let path = format!("/workloads/{}", args.name);
-    // In a path these would end the name, and another workload's may begin alike.
-    anyhow::ensure!(!args.name.contains(['?', '#', '%']), "there is no workload {:?}", args.name);
     print(&client::ask(&args.run_dir.admin_socket(), Method::DELETE, &path, Vec::new())?)
 }

@@ -66,7 +66,7 @@ pub struct Settings {
     #[arg(long, value_name = "MARK", default_value = "0x53485554", value_parser = number)]
     pub mark: u32,
     /// Routing table, and priority of the rule that leads to it, for steered connections
-    #[arg(long, value_name = "N", default_value = "21332", value_parser = number)]
+    #[arg(long, value_name = "N", default_value = "21332", value_parser = route_table)]
     pub route_table: u32,
     /// What the kernel programs log of each decision: `off`, `error`, `warn`, `info`, `debug`
     #[arg(long, value_name = "LEVEL", default_value = "off", value_parser = bpf_log)]
@@ -131,6 +131,13 @@ fn number(text: &str) -> Result<u32, String> {
     parsed.ok().filter(|&number| number != 0).ok_or_else(|| "write a number from 1, or 0x… in hex".to_owned())
 }
 
+/// Also the rule's priority, so it must come before the main table's 32766; 253 to 255 are the kernel's own.
+fn route_table(text: &str) -> Result<u32, String> {
+    number(text).ok().filter(|table| (1..32_766).contains(table) && !(253..=255).contains(table)).ok_or_else(
+        || "write a number from 1 to 32765 that is not 253, 254 or 255 (the system's tables)".to_owned(),
+    )
+}
+
 fn duration(text: &str) -> Result<Duration, String> {
     let digits = text.trim_end_matches(|letter: char| letter.is_ascii_alphabetic());
     let unit_ms = match &text[digits.len()..] {
@@ -170,6 +177,22 @@ mod tests {
             [("0x10", Some(16)), ("21332", Some(21332)), ("0", None), ("0x", None), ("-1", None)]
         {
             assert_eq!(number(text).ok(), want, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_route_table_is_nobody_elses_and_its_rule_comes_before_the_main_table() {
+        for (text, want) in [
+            ("21332", true),
+            ("0x100", true),
+            ("32765", true),
+            ("32766", false),
+            ("0", false),
+            ("253", false),
+            ("254", false),
+            ("255", false),
+        ] {
+            assert_eq!(route_table(text).is_ok(), want, "{text}");
         }
     }
 

@@ -23,7 +23,7 @@ use nix::{
 use proxy_common::FailurePolicy;
 use shunt::{
     kernel::{Kernel, LogLevel},
-    node::{Family, Namespace, mounts, routing},
+    node::{Family, Namespace, Steering, mounts, routing},
 };
 use socket2::{Domain, Socket, Type};
 
@@ -85,6 +85,23 @@ fn an_address_on_lo_that_nobody_claims_is_not_stolen() {
     for address in ["10.66.0.1:80", "[fd66::1]:80"] {
         let _server = world.local_server(address);
         assert_eq!(world.who_answers(address), "local", "{address}");
+    }
+}
+
+#[test]
+fn an_address_of_the_machine_is_not_stolen_even_when_it_is_claimed() {
+    let mut world = World::new(FailurePolicy::Open);
+    world.ip("addr add 10.66.0.1/32 dev lo");
+    world.ip("addr add fd66::1/128 dev lo nodad");
+    world.in_workload(|| world::await_local("fd66::1"));
+    let claimed = ["10.66.0.1:80", "[fd66::1]:80"];
+    world.kernel_mut().sync(&snapshot(&claimed, &[])).unwrap();
+    for address in claimed {
+        let _server = world.local_server(address);
+        // A daemon that met itself here would dial itself again, and again.
+        for who in ["work", "other", "daemon"] {
+            assert_eq!(world.who_answers_in(who, address), "local", "{who} at {address}");
+        }
     }
 }
 
@@ -247,6 +264,8 @@ fn pins_refuse_for_a_daemon_that_died_and_go_with_one_that_was_told_to() {
     world.drop_kernel();
     assert_eq!(world.dial(VIP).unwrap_err().kind(), ErrorKind::ConnectionRefused);
     assert_eq!(world.who_answers("10.99.0.1:81"), NATIVE);
+    world.fail_to_start();
+    assert_eq!(world.dial(VIP).unwrap_err().kind(), ErrorKind::ConnectionRefused);
     world.start_daemon();
     assert_eq!(world.who_answers(VIP), STEERED);
     world.close_kernel();
@@ -266,10 +285,24 @@ fn routes_are_repaired_when_an_address_goes_and_leftovers_are_replaced() {
     assert!(!ensure());
     assert_eq!(world.greeting(VIP), "steered at 10.99.0.1:80 from 10.77.0.9");
     world.ip("rule add fwmark 7 lookup 21332 priority 21332");
-    world.ip("-6 route add local 2001:db8::/32 dev lo table 21332");
     assert!(ensure());
     assert_eq!(world.ip("rule").matches("lookup 21332").count(), 1);
     assert_eq!(world.ip("-6 route show table 21332").lines().count(), 1);
+}
+
+#[test]
+fn a_table_with_routes_of_somebody_else_is_not_touched() {
+    let world = World::new(FailurePolicy::Open);
+    let steering = Steering { table: 500, priority: 500, ..world.steering };
+    for (family, theirs) in [("-4", "10.1.0.0/16 dev eth0"), ("-6", "2001:db8::/32 dev eth0")] {
+        world.ip(&format!("{family} route add {theirs} table 500"));
+        let error = routing::install(&world.workload, &steering).unwrap_err().to_string();
+        assert!(error.contains("--route-table"), "{error}");
+        routing::remove(&world.workload, &steering).unwrap();
+        assert_eq!(world.ip(&format!("{family} route show table 500")).lines().count(), 1);
+        assert!(!world.ip(&format!("{family} rule")).contains("lookup 500"));
+        world.ip(&format!("{family} route flush table 500"));
+    }
 }
 
 #[test]

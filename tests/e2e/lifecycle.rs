@@ -81,3 +81,26 @@ fn addresses_stay_over_a_restart() {
     assert!(lost.is_empty(), "{lost:?} not in\n{after}");
     assert!(after.contains("aardvark"));
 }
+
+#[test]
+fn a_start_that_fails_leaves_nothing_behind() {
+    let scene = Scene::echo("failing");
+    let folder = |name: &str| std::env::temp_dir().join(format!("{}-{name}", scene.mesh.id()));
+    let (run, instance) = (folder("run"), format!("{}-second", scene.mesh.id()));
+    let cgroup = tests::sweep::cgroup2().join(&instance);
+    let rules = || scene.mesh.node().ip("rule list\nroute list table all");
+    let before = rules();
+    // The first daemon has the address of the metrics, the second folder is not there.
+    for config in [scene.daemon.config(""), folder("nowhere")] {
+        let mut command = tests::setup::limited(tests::setup::binary());
+        command.arg("run").arg("--config").arg(&config).arg("--run-dir").arg(&run);
+        command.arg("--state-dir").arg(&run).args(["--instance", &instance]);
+        command.args(["--mark", "77", "--route-table", "77", "--failure-policy", "closed"]);
+        let output = scene.mesh.node().output(command.stdout(Stdio::null()).stderr(Stdio::piped())).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{}", String::from_utf8_lossy(&output.stderr));
+        assert!(!cgroup.exists() && !run.join("lock").exists() && !run.join("pins").exists());
+        assert_eq!(rules(), before);
+        drop(std::fs::remove_dir_all(&run));
+    }
+    assert_eq!(answer(&scene.client, scene.vip()), "one");
+}

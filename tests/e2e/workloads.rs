@@ -79,6 +79,12 @@ fn enrolling_what_cannot_be_is_one_clear_sentence() {
     for (words, expected) in [
         (format!("enroll --name client --netns {}", taken.path().display()), "client"),
         (format!("enroll --name again --netns {}", scene.client.path().display()), "client"),
+        (format!("enroll --name a?b --netns {}", taken.path().display()), "a?b"),
+        (
+            format!("enroll --name far --cgroup /tmp --netns {}", taken.path().display()),
+            "no cgroup v2 folder",
+        ),
+        ("unenroll client?other".to_owned(), "client?other"),
         ("enroll --name nowhere --netns /run/netns/there-is-none".to_owned(), "/run/netns/there-is-none"),
     ] {
         let output = scene.daemon.cli(&words);
@@ -87,4 +93,32 @@ fn enrolling_what_cannot_be_is_one_clear_sentence() {
         assert_eq!(complaint.lines().count(), 1, "{complaint}");
     }
     assert_eq!(answer(&scene.client, scene.vip()), "one");
+}
+
+#[test]
+fn a_workload_that_comes_back_outlives_its_predecessors_last_connection() {
+    let scene = Scene::echo("back");
+    let mut open = connect(&scene.client, scene.vip());
+    open.must_echo("before", "one before");
+    scene.daemon.must("unenroll client");
+    let netns = scene.client.path();
+    scene.daemon.must(&format!("enroll --name client --label app=web --netns {}", netns.display()));
+    open.must_echo("after", "one after").half_close().must_be_closed();
+    scene.daemon.must_say("its last connection has ended");
+    assert_eq!(scene.answers(20)["one"], 20);
+}
+
+#[test]
+fn a_cgroup_that_has_vanished_stands_in_nobodys_way() {
+    let scene = Scene::echo("vanished");
+    let cgroup = cgroup2().join(format!("{}-short", scene.mesh.id()));
+    fs::create_dir(&cgroup).unwrap();
+    let (short, other) = (scene.mesh.workload("short"), scene.mesh.workload("other"));
+    let (place, netns) = (cgroup.display(), short.path());
+    scene.daemon.must(&format!("enroll --name short --cgroup {place} --netns {}", netns.display()));
+    remove_cgroup(&cgroup);
+    scene.daemon.must(&format!("enroll --name other --netns {}", other.path().display()));
+    assert_eq!(answer(&other, scene.vip()), "one");
+    scene.daemon.must_say("the cgroup of workload short is gone");
+    assert!(!scene.daemon.must("status").contains("default/short"));
 }

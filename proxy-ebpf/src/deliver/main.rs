@@ -2,7 +2,8 @@
 //! listener of their network namespace.
 //!
 //! Whatever did not come in on `lo`, and whatever no listener claims, is none of our business and passes. A lookup
-//! does not see the mark: a claimed address that is also assigned to `lo` is taken from everybody in the namespace.
+//! does not see the mark, and a claimed address may be one of the machine's own: then its ordinary visitors come in on
+//! `lo` as well, the daemon's own dials among them. They are known by their source, see [`is_at_home`].
 
 #![no_std]
 #![no_main]
@@ -12,7 +13,7 @@ mod maps;
 use core::ptr::{addr_of, read_volatile};
 
 use aya_ebpf::{macros::sk_lookup, programs::SkLookupContext};
-use proxy_common::{Destination, Verdict};
+use proxy_common::{Destination, Verdict, is_loopback};
 use proxy_ebpf::{claim, v4_mapped, words};
 
 /// `lo` is the first interface of every network namespace.
@@ -35,7 +36,9 @@ macro_rules! field {
 pub fn deliver(context: SkLookupContext) -> u32 {
     if field!(context, ingress_ifindex) == LOOPBACK && field!(context, protocol) == IPPROTO_TCP {
         let is_v6 = field!(context, family) == AF_INET6;
-        if claim(&destination(&context, is_v6)) == Some(Verdict::Steer as u32) {
+        let destination = destination(&context, is_v6);
+        let source = source(&context, is_v6);
+        if !is_at_home(&source, &destination.address) && claim(&destination) == Some(Verdict::Steer as u32) {
             maps::hand_over(&context, is_v6);
         }
     }
@@ -56,6 +59,28 @@ fn destination(context: &SkLookupContext, is_v6: bool) -> Destination {
     // The one port of this context that is in host order.
     let port = (field!(context, local_port) as u16).to_be_bytes();
     Destination { address: if is_v6 { words(v6) } else { v4_mapped(v4) }, port }
+}
+
+/// Where the packet comes from; both families up front, as in [`destination`].
+#[inline(always)]
+fn source(context: &SkLookupContext, is_v6: bool) -> [u8; 16] {
+    let v4 = field!(context, remote_ip4);
+    let v6 = [
+        field!(context, remote_ip6[0]),
+        field!(context, remote_ip6[1]),
+        field!(context, remote_ip6[2]),
+        field!(context, remote_ip6[3]),
+    ];
+    if is_v6 { words(v6) } else { v4_mapped(v4) }
+}
+
+/// Whether this is how a machine talks to itself: the kernel dials an address of its own from that very address.
+/// The local table comes before our rule, so a steered socket looks no different, and nothing is taken away: neither
+/// from strangers nor from the daemon, which would meet itself and dial itself again without end. Loopback is
+/// claimed where somebody listed it on purpose.
+#[inline(always)]
+fn is_at_home(source: &[u8; 16], destination: &[u8; 16]) -> bool {
+    source == destination && !is_loopback(destination)
 }
 
 #[panic_handler]

@@ -8,6 +8,7 @@ use serde_yaml::{Mapping, Value};
 use super::{
     Problem, Severity,
     fields::{self, Step},
+    names,
     problem::Report,
     resource::{Item, Key, Kind, Metadata, Resource},
     validate,
@@ -137,6 +138,9 @@ fn read_resource(file: &Arc<str>, line: usize, mut map: Mapping) -> Document {
         report.warn("", format!("not used: Shunt does not read {kind_name} of {version}"));
         return Document::Unused(report.problems.remove(0));
     };
+    if let Some((field, what)) = odd_name(&metadata) {
+        return Document::Broken(broken(file, format!("{place} ({kind_name}): {field}: {what}")));
+    }
     let key = Key { kind, namespace: metadata.namespace.clone(), name: metadata.name.clone() };
     let mut report = Report::new(file, key.to_string());
     check_version(kind, &version, &mut report);
@@ -176,6 +180,14 @@ fn metadata(value: Value) -> Result<Metadata, (String, String)> {
         metadata.namespace = "default".to_owned();
     }
     Ok(metadata)
+}
+
+/// Names become part of hosts files and logs: nothing else may be smuggled in.
+fn odd_name(metadata: &Metadata) -> Option<(&'static str, String)> {
+    let names = [("metadata.name", &metadata.name), ("metadata.namespace", &metadata.namespace)];
+    let is_odd = |name: &str| name.len() > 253 || !name.split('.').all(names::is_label);
+    let (field, name) = names.into_iter().find(|(_, name)| is_odd(name))?;
+    Some((field, format!("{name:?} is not a name; write letters, digits, - and dots")))
 }
 
 /// The resource, if its shape is right; its problems go to `report`.

@@ -1,6 +1,6 @@
 //! What is wrong with a resource, in words that let its owner mend it.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 
 /// Something wrong with a resource, in words that let its owner mend it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -28,14 +28,23 @@ pub enum Severity {
 
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.file)?;
-        for part in [&self.resource, &self.field] {
+        write_plain(f, &self.file)?;
+        for part in [&self.resource, &self.field, &self.what] {
             if !part.is_empty() {
-                write!(f, ": {part}")?;
+                f.write_str(": ")?;
+                write_plain(f, part)?;
             }
         }
-        write!(f, ": {}", self.what)
+        Ok(())
     }
+}
+
+/// One line, whatever a file says: control characters are written as escapes.
+fn write_plain(f: &mut fmt::Formatter<'_>, text: &str) -> fmt::Result {
+    text.chars().try_for_each(|char| match char {
+        char if char.is_control() => write!(f, "{}", char.escape_default()),
+        char => f.write_char(char),
+    })
 }
 
 /// Collects the problems of one resource while it is read.
@@ -70,5 +79,18 @@ impl<'a> Report<'a> {
     fn add(&mut self, field: String, what: String, severity: Severity) {
         let (file, resource) = (self.file.to_owned(), self.resource.clone());
         self.problems.push(Problem { file, resource, field, what, severity });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_problem_is_one_line_whatever_the_file_says() {
+        let mut report = Report::new("a.yaml", "Kind default/b".to_owned());
+        report.warn("x", "\"1\n\u{1b}[2J\" is odd");
+        let line = report.problems[0].to_string();
+        assert_eq!(line, "a.yaml: Kind default/b: x: \"1\\n\\u{1b}[2J\" is odd");
     }
 }

@@ -1,6 +1,6 @@
 //! HTTP/1.1 on a TCP address and on a unix socket; each request becomes one [`Ask`] to the app.
 
-use std::{convert::Infallible, time::Duration};
+use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::{
@@ -11,7 +11,8 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, UnixListener},
-    sync::{mpsc, oneshot},
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot},
+    time::timeout,
 };
 
 use super::{Answer, Ask, Door};
@@ -21,16 +22,22 @@ pub type Asked = (Ask, oneshot::Sender<Answer>);
 
 /// Larger bodies are nobody's enrolment.
 const LARGEST_BODY: usize = 64 << 10;
-/// How long a client may take to send its request's head.
+/// How long a client may take to send its request's head, and then its body.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Pause after a failed accept: no descriptor is free, and asking again at once would not free one.
 const BACK_OFF: Duration = Duration::from_millis(200);
 
+/// Clients of one door at a time: anybody on the machine may dial the TCP one, and every client takes a descriptor that
+/// a connection would need.
+const SEATS: usize = 64;
+
 /// Serves metrics and health until the runtime ends.
 pub async fn serve_tcp(listener: TcpListener, app: mpsc::Sender<Asked>) {
-    loop {
+    let seats = Arc::new(Semaphore::new(SEATS));
+    // It is never closed, so there is always a seat to wait for.
+    while let Ok(seat) = seats.clone().acquire_owned().await {
         match listener.accept().await {
-            Ok((stream, _)) => drop(tokio::spawn(converse(stream, Door::Tcp, app.clone()))),
+            Ok((stream, _)) => drop(tokio::spawn(converse(stream, Door::Tcp, app.clone(), seat))),
             Err(_) => tokio::time::sleep(BACK_OFF).await,
         }
     }
@@ -38,9 +45,11 @@ pub async fn serve_tcp(listener: TcpListener, app: mpsc::Sender<Asked>) {
 
 /// Serves the `shunt` commands until the runtime ends.
 pub async fn serve_unix(listener: UnixListener, app: mpsc::Sender<Asked>) {
-    loop {
+    let seats = Arc::new(Semaphore::new(SEATS));
+    // It is never closed, so there is always a seat to wait for.
+    while let Ok(seat) = seats.clone().acquire_owned().await {
         match listener.accept().await {
-            Ok((stream, _)) => drop(tokio::spawn(converse(stream, Door::Unix, app.clone()))),
+            Ok((stream, _)) => drop(tokio::spawn(converse(stream, Door::Unix, app.clone(), seat))),
             Err(_) => tokio::time::sleep(BACK_OFF).await,
         }
     }
@@ -51,6 +60,7 @@ async fn converse(
     stream: impl AsyncRead + AsyncWrite + Unpin + 'static,
     door: Door,
     app: mpsc::Sender<Asked>,
+    _seat: OwnedSemaphorePermit,
 ) {
     let service = service_fn(|request| async { Ok::<_, Infallible>(respond(door, request, &app).await) });
     let mut http = http1::Builder::new();
@@ -74,7 +84,9 @@ async fn respond(door: Door, request: Request<Incoming>, app: &mpsc::Sender<Aske
 
 async fn ask_of(door: Door, request: Request<Incoming>) -> Result<Ask, Answer> {
     let (head, body) = request.into_parts();
-    let body = Limited::new(body, LARGEST_BODY).collect().await;
+    let body = timeout(PATIENCE, Limited::new(body, LARGEST_BODY).collect()).await;
+    let body =
+        body.map_err(|_| Answer::text(StatusCode::REQUEST_TIMEOUT, "the body did not come in time\n"))?;
     let body = body.map_err(|error| Answer::text(StatusCode::BAD_REQUEST, format!("{error}\n")))?;
     Ask::parse(door, &head.method, head.uri.path(), &body.to_bytes())
 }

@@ -77,7 +77,7 @@ impl fmt::Display for Status {
         writeln!(f, "shunt {}, process {}, up {} s", self.version, self.pid, self.uptime_seconds)?;
         let counts: Vec<_> = self.counts.iter().map(|(what, count)| format!("{count} {what}")).collect();
         writeln!(f, "rules: generation {}, {}", self.generation, counts.join(", "))?;
-        writeln!(f, "without a daemon: {}", self.failure_policy)?;
+        writeln!(f, "if this daemon dies: {}", self.failure_policy)?;
         writeln!(f, "workloads:")?;
         self.workloads.iter().try_for_each(|workload| writeln!(f, "  {workload}"))?;
         let connects: Vec<_> = self.connects.iter().map(|(what, count)| format!("{what} {count}")).collect();

@@ -30,6 +30,16 @@ pub(super) fn answer(control: &Control, ask: &Ask) -> Answer {
     }
 }
 
+/// What `ask` is answered by a daemon that is about to end: whoever watches it still can, nobody new comes in.
+pub(super) fn while_draining(control: &Control, ask: &Ask) -> Answer {
+    match ask {
+        Ask::Exec | Ask::Enroll(_) | Ask::Unenroll(_) => {
+            Answer::text(StatusCode::SERVICE_UNAVAILABLE, "the daemon is draining and about to end\n")
+        }
+        other => answer(control, other),
+    }
+}
+
 fn metrics(control: &Control) -> Answer {
     match control.workloads.kernel.counters() {
         Ok(counters) => control.connects.update(&counters),

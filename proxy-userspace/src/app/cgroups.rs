@@ -6,6 +6,7 @@ use std::{
 };
 
 use anyhow::Context as _;
+use nix::fcntl::{Flock, FlockArg};
 
 use crate::node::cgroup::{self, Mount};
 
@@ -18,20 +19,21 @@ pub(super) struct Cgroups {
     instance: PathBuf,
     daemon: PathBuf,
     workload: PathBuf,
+    /// Two daemons would move each other's processes.
+    _lock: Flock<fs::File>,
 }
 
 impl Cgroups {
     /// Makes them and moves this process into its own. What a killed daemon left is used again.
     pub(super) fn make(instance: &str) -> anyhow::Result<Self> {
         let mount = Mount::find()?;
-        let root = mount.root().to_owned();
-        let cgroups = Self {
-            origin: root.join(own_cgroup()?),
-            instance: mount.create(instance)?,
-            daemon: mount.create(&format!("{instance}/daemon"))?,
-            workload: mount.create(&format!("{instance}/workload"))?,
-            root,
-        };
+        let (root, origin) = (mount.root().to_owned(), mount.root().join(own_cgroup()?));
+        let folder = mount.create(instance)?;
+        let _lock = lock(&folder, instance)?;
+        let (daemon, workload) = (folder.join("daemon"), folder.join("workload"));
+        let cgroups = Self { root, origin, instance: folder, daemon, workload, _lock };
+        mount.create(&format!("{instance}/daemon"))?;
+        mount.create(&format!("{instance}/workload"))?;
         cgroup::move_self(&cgroups.daemon).context("cannot move the daemon into its own cgroup")?;
         Ok(cgroups)
     }
@@ -53,8 +55,11 @@ impl Cgroups {
 
     fn leave(&self) -> io::Result<()> {
         cgroup::move_self(&self.origin).or_else(|_| cgroup::move_self(&self.root))?;
-        cgroup::evict(&self.workload, &self.root)?;
-        [&self.workload, &self.daemon, &self.instance].into_iter().try_for_each(|path| cgroup::remove(path))
+        if self.workload.exists() {
+            cgroup::evict(&self.workload, &self.root)?;
+        }
+        let (workload, daemon) = (cgroup::remove(&self.workload), cgroup::remove(&self.daemon));
+        workload.and(daemon).and_then(|()| cgroup::remove(&self.instance))
     }
 }
 
@@ -64,6 +69,16 @@ impl Drop for Cgroups {
             tracing::warn!("{error}; it stays, and the next start uses it again");
         }
     }
+}
+
+/// Holds the instance for this process. The file is one that only root can open, or anybody could keep us out.
+fn lock(folder: &Path, instance: &str) -> anyhow::Result<Flock<fs::File>> {
+    let path = folder.join("cgroup.kill");
+    let file = fs::OpenOptions::new().write(true).open(&path);
+    let file = file.with_context(|| format!("cannot open {}", path.display()))?;
+    Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|_| {
+        anyhow::anyhow!("a daemon already runs as {instance}; name this one with another --instance")
+    })
 }
 
 /// This process's cgroup, relative to the root: the line `0::/PATH` of /proc/self/cgroup.

@@ -1,17 +1,18 @@
 //! The control loop: changed files, questions, time and signals, one after the other on one thread.
 
 use std::{
-    fs,
+    fs, io,
     net::SocketAddr,
-    os::unix::fs::PermissionsExt as _,
-    path::Path,
+    path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use anyhow::Context as _;
 use arc_swap::ArcSwap;
+use nix::sys::stat::{Mode, fchmod};
 use proxy_traffic::{Snapshot, Workload};
+use socket2::{Domain, SockAddr, Socket, Type};
 use tokio::{
     net::{TcpListener, UnixListener},
     signal::unix::{Signal, SignalKind, signal},
@@ -37,17 +38,22 @@ use crate::{
     node::Namespace,
     proxy::{AccessLog, Workers},
     settings::Settings,
-    source::{Changes, Folder},
+    source::{Changes, Folder, Watch},
 };
 
 /// How often things are looked after that others may change: routes, ports that were taken, namespaces.
 const TEND: Duration = Duration::from_secs(5);
+
+/// `shunt` commands that may wait for an answer.
+const BACKLOG: i32 = 64;
 
 /// Everything that the daemon is, between start and end.
 pub(super) struct Control {
     pub(super) settings: Settings,
     pub(super) started: Instant,
     pub(super) ready: bool,
+    /// Whether the start succeeded.
+    opened: bool,
     pub(super) resources: Resources,
     pub(super) snapshot: Arc<ArcSwap<Snapshot>>,
     pub(super) metrics: Arc<Metrics>,
@@ -75,6 +81,7 @@ impl Control {
         Ok(Self {
             started: Instant::now(),
             ready: false,
+            opened: false,
             resources: Resources::new(start::istio(&settings), snapshot.clone()),
             gateways: Gateways::new(settings.gateway_labels()),
             workloads: Workloads::new(kernel, start::places(&settings, cgroups)),
@@ -91,15 +98,15 @@ impl Control {
     }
 
     /// Reads the rules, captures the workloads and opens the doors, in this order.
-    pub(super) fn open(&mut self, cgroups: &Cgroups) -> anyhow::Result<Inbox> {
+    pub(super) fn open(&mut self, cgroups: &Cgroups, signals: Signals) -> anyhow::Result<Inbox> {
         let mut folder = Folder::new(self.settings.config.clone());
         let watch = folder.watch()?;
         self.apply(folder.scan()?);
         self.enroll_local(cgroups)?;
         self.enroll_again();
         self.workloads.settle()?;
-        let inbox = Inbox::open(&self.settings, folder, watch)?;
-        self.ready = true;
+        let inbox = Inbox::open(&self.settings, folder, watch, signals)?;
+        (self.ready, self.opened) = (true, true);
         tracing::info!("ready");
         Ok(inbox)
     }
@@ -110,8 +117,7 @@ impl Control {
         tend.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
-                _ = inbox.terminate.recv() => break,
-                _ = inbox.interrupt.recv() => break,
+                () = inbox.signals.recv() => break,
                 Some(changes) = inbox.changes.recv() => self.apply(changes),
                 Some((ask, reply)) = inbox.asked.recv() => drop(reply.send(self.answer(ask))),
                 _ = tend.tick() => self.tend(),
@@ -182,12 +188,16 @@ impl Control {
         let Enrolment { name, namespace, labels, netns, cgroup } = enrolment;
         let opened = Namespace::open(&netns);
         let opened = opened.with_context(|| format!("{} is no network namespace", netns.display()))?;
+        // Programs are attached where no other place covers them, which only plain paths can tell.
+        let plain =
+            |path: PathBuf| fs::canonicalize(&path).with_context(|| format!("cgroup {}", path.display()));
+        let cgroup = cgroup.map(plain).transpose()?;
         let extent = Extent { namespace: Arc::new(opened), netns: Some(netns), cgroup };
         self.workloads.add(Workload { name, namespace, labels }, extent, &self.workers)
     }
 
     /// Where enrolments outlive a crash.
-    fn enrolments_file(&self) -> std::path::PathBuf {
+    fn enrolments_file(&self) -> PathBuf {
         self.settings.run_dir.join("workloads.json")
     }
 
@@ -218,24 +228,52 @@ impl Control {
         self.ready = false;
         self.workloads.release()?;
         self.gateways.close();
-        tokio::select! {
-            drained = self.workers.drain(patience) => {
-                tracing::info!(finished = drained.finished, cut = drained.cut, "drained");
+        let drained = self.workers.drain(patience);
+        tokio::pin!(drained);
+        loop {
+            tokio::select! {
+                drained = &mut drained => {
+                    tracing::info!(finished = drained.finished, cut = drained.cut, "drained");
+                    return Ok(());
+                }
+                Some((ask, reply)) = inbox.asked.recv() => drop(reply.send(answers::while_draining(self, &ask))),
+                () = inbox.signals.recv() => break,
             }
-            _ = inbox.terminate.recv() => tracing::info!("told twice: ending now"),
-            _ = inbox.interrupt.recv() => tracing::info!("told twice: ending now"),
         }
+        tracing::info!("told twice: ending now");
         Ok(())
     }
 
-    /// Leaves nothing behind.
+    /// Leaves nothing behind; but a start that failed leaves a killed daemon's enrolments to the next one.
     pub(super) fn close(self) -> anyhow::Result<()> {
         self.access_log.flush();
-        for file in ["admin.sock", "hosts", "workloads.json", "lock"] {
+        let closed = self.workloads.close();
+        let enrolments = self.opened.then_some("workloads.json");
+        for file in ["admin.sock", "hosts"].into_iter().chain(enrolments) {
             drop(fs::remove_file(self.settings.run_dir.join(file)));
         }
-        drop(fs::remove_dir(&self.settings.run_dir));
-        self.workloads.close()
+        closed
+    }
+}
+
+/// The signals that end the daemon.
+pub(super) struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    /// From here on they are waited for. One that comes during the start is answered right after it: a start that
+    /// was cut off would leave things behind.
+    pub(super) fn catch() -> io::Result<Self> {
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    async fn recv(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
     }
 }
 
@@ -243,13 +281,12 @@ impl Control {
 pub(super) struct Inbox {
     changes: mpsc::Receiver<Changes>,
     asked: mpsc::Receiver<Asked>,
-    terminate: Signal,
-    interrupt: Signal,
+    signals: Signals,
 }
 
 impl Inbox {
     /// Opens the doors and starts watching.
-    fn open(settings: &Settings, folder: Folder, watch: crate::source::Watch) -> anyhow::Result<Self> {
+    fn open(settings: &Settings, folder: Folder, watch: Watch, signals: Signals) -> anyhow::Result<Self> {
         let (send_changes, changes) = mpsc::channel(1);
         folder.follow(watch, send_changes)?;
         let (send_asked, asked) = mpsc::channel(64);
@@ -257,8 +294,7 @@ impl Inbox {
         let unix = listen_unix(&settings.admin_socket())?;
         drop(tokio::spawn(admin::serve_tcp(tcp, send_asked.clone())));
         drop(tokio::spawn(admin::serve_unix(unix, send_asked)));
-        let (terminate, interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-        Ok(Self { changes, asked, terminate, interrupt })
+        Ok(Self { changes, asked, signals })
     }
 }
 
@@ -276,7 +312,12 @@ fn listen_tcp(address: SocketAddr) -> anyhow::Result<TcpListener> {
 fn listen_unix(path: &Path) -> anyhow::Result<UnixListener> {
     let failed = || format!("cannot listen on {}", path.display());
     drop(fs::remove_file(path));
-    let listener = UnixListener::bind(path).with_context(failed)?;
-    fs::set_permissions(path, fs::Permissions::from_mode(0o600)).with_context(failed)?;
-    Ok(listener)
+    let bound = Socket::new(Domain::UNIX, Type::STREAM.nonblocking().cloexec(), None).and_then(|socket| {
+        // bind() gives the file the socket's own mode: there is no moment at which others may connect.
+        fchmod(&socket, Mode::from_bits_truncate(0o600))?;
+        socket.bind(&SockAddr::unix(path)?)?;
+        socket.listen(BACKLOG)?;
+        UnixListener::from_std(socket.into())
+    });
+    bound.with_context(failed)
 }

@@ -17,7 +17,7 @@ mod workloads;
 
 use anyhow::Context as _;
 use cgroups::Cgroups;
-use control::Control;
+use control::{Control, Signals};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use run_dir::RunDir;
 
@@ -31,18 +31,19 @@ pub fn run(settings: Settings) -> anyhow::Result<()> {
     kernel::preflight(&kernel::Facts::gather())?;
     let _run_dir = RunDir::take(&settings.run_dir)?;
     raise_descriptor_limit().context("cannot raise the limit of open files")?;
-    let cgroups = Cgroups::make(&settings.instance)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
+        let signals = Signals::catch().context("cannot catch signals")?;
+        let cgroups = Cgroups::make(&settings.instance)?;
         let mut control = Control::new(settings, &cgroups)?;
-        let outcome = serve(&mut control, &cgroups).await;
+        let outcome = serve(&mut control, &cgroups, signals).await;
         let closed = control.close();
         outcome.and(closed)
     })
 }
 
-async fn serve(control: &mut Control, cgroups: &Cgroups) -> anyhow::Result<()> {
-    let mut inbox = control.open(cgroups)?;
+async fn serve(control: &mut Control, cgroups: &Cgroups, signals: Signals) -> anyhow::Result<()> {
+    let mut inbox = control.open(cgroups, signals)?;
     control.turn(&mut inbox).await;
     control.drain(&mut inbox).await
 }

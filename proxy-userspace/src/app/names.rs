@@ -7,6 +7,7 @@ use std::{
     fs, io,
     io::Write as _,
     net::IpAddr,
+    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
 };
 
@@ -54,6 +55,8 @@ fn aliases(name: &str, namespace: &str, domain: &str) -> Vec<String> {
 /// When the file cannot be written.
 pub(super) fn rewrite(path: &Path, text: &str) -> io::Result<()> {
     let mut file = fs::OpenOptions::new().create(true).write(true).truncate(false).open(path)?;
+    // Whoever commands run as must be able to read it, whatever our umask is.
+    file.set_permissions(fs::Permissions::from_mode(0o644))?;
     file.write_all(text.as_bytes())?;
     file.set_len(text.len() as u64)
 }

@@ -63,7 +63,9 @@ struct Captured {
     dial: Arc<InNamespace>,
     acceptors: Vec<AcceptorHandle>,
     families: Vec<String>,
-    _routed: Routed,
+    /// The cgroup's number when it was enrolled: another under the same path is another one.
+    cgroup_id: u64,
+    routed: Arc<Routed>,
 }
 
 /// Rule and route of one namespace; they go with this value.
@@ -113,14 +115,14 @@ impl Workloads {
         self.check(&workload, &extent)?;
         let (name, cookie) = (workload.name.clone(), extent.namespace.cookie());
         let listeners = extent.namespace.listen().context("cannot listen inside the network namespace")?;
-        let routed = Routed::new(extent.namespace.clone(), self.places.steering)?;
+        let routed = self.routed(&extent.namespace)?;
         let entry = self.entry(&extent, &listeners)?;
-        let families = families(&listeners);
+        let (families, cgroup_id) = (families(&listeners), entry.cgroup_id);
         let (v4, v6) = (listeners.v4.as_fd(), listeners.v6.as_ref().ok().map(|listener| listener.as_fd()));
         self.kernel.enroll(extent.namespace.as_fd(), cookie, entry, v4, v6)?;
         let dial = Arc::new(InNamespace(extent.namespace.clone()));
         let (workload, acceptors) = (Arc::new(workload), Vec::new());
-        let mut captured = Captured { workload, extent, dial, acceptors, families, _routed: routed };
+        let mut captured = Captured { workload, extent, dial, acceptors, families, cgroup_id, routed };
         let accepting = captured.accept(listeners, workers);
         self.captured.insert(name.clone(), captured);
         if let Err(error) = accepting.and_then(|()| self.attach()) {
@@ -132,7 +134,13 @@ impl Workloads {
 
     /// A name and a namespace belong to one workload only.
     fn check(&self, workload: &Workload, extent: &Extent) -> anyhow::Result<()> {
-        ensure!(!workload.name.is_empty(), "a workload needs a name");
+        for name in [&workload.name, &workload.namespace] {
+            let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+            ensure!(
+                (1..=253).contains(&name.len()) && name.bytes().all(plain),
+                "{name:?} is no name for a workload or its namespace: use letters, digits, -, _ and dots"
+            );
+        }
         for other in self.captured.values() {
             let name = &other.workload.name;
             ensure!(*name != workload.name, "a workload {name} is already there; unenroll it first");
@@ -145,12 +153,19 @@ impl Workloads {
         Ok(())
     }
 
+    /// The namespace's routing rules. A workload that is on its way out may hold them still, and must not take them
+    /// away from its successor.
+    fn routed(&self, namespace: &Arc<Namespace>) -> anyhow::Result<Arc<Routed>> {
+        let same = |one: &&Captured| one.extent.namespace.cookie() == namespace.cookie();
+        let held = self.leaving.iter().find(same).map(|leaving| leaving.routed.clone());
+        // Those that are held are kept in repair by `tend`.
+        held.map_or_else(|| Routed::new(namespace.clone(), self.places.steering).map(Arc::new), Ok)
+    }
+
     /// What the programs need to know.
     fn entry(&self, extent: &Extent, listeners: &Listeners) -> anyhow::Result<proxy_common::Workload> {
         let cgroup_id = match &extent.cgroup {
-            Some(path) => {
-                cgroup::id(path).with_context(|| format!("{} is no cgroup v2 folder", path.display()))?
-            }
+            Some(path) => cgroup::id(path)?,
             None => 0,
         };
         let port6 = listeners.v6.as_ref().ok().map(|listener| listener.local_addr()).transpose()?;
@@ -170,7 +185,9 @@ impl Workloads {
         }
         let place =
             |captured: &Captured| captured.extent.cgroup.clone().unwrap_or_else(|| self.places.root.clone());
-        let cgroups: BTreeSet<_> = self.captured.values().map(place).collect();
+        // One that has vanished must not stand in everybody's way; `tend` lets go of it.
+        let there = self.captured.values().filter(|one| one.lost().is_none());
+        let cgroups: BTreeSet<_> = there.map(place).collect();
         Ok(self.kernel.attach(&cgroups)?)
     }
 
@@ -188,10 +205,9 @@ impl Workloads {
     /// Keeps things true that others may have changed: routes that went with an address, namespaces that were
     /// deleted, rules that nobody needs any more.
     pub(super) fn tend(&mut self, metrics: &Metrics) {
-        let gone: Vec<_> =
-            self.captured.values().filter(|one| one.is_gone()).map(|one| one.workload.name.clone()).collect();
-        for name in gone {
-            tracing::info!("the network namespace of workload {name} is gone; it is left alone");
+        let gone = self.captured.values().filter_map(|one| Some((one.workload.name.clone(), one.lost()?)));
+        for (name, what) in gone.collect::<Vec<_>>() {
+            tracing::info!("the {what} of workload {name} is gone; it is left alone");
             if let Err(error) = self.remove(&name) {
                 tracing::warn!("workload {name}: {}", chain(error.as_ref()));
             }
@@ -204,10 +220,14 @@ impl Workloads {
                 Err(error) => tracing::warn!("workload {name}: its routing rules cannot be kept: {error}"),
             }
         }
-        self.leaving.retain(|captured| {
-            let over = captured.is_idle();
+        self.leaving.retain(|leaving| {
+            let over = leaving.is_idle();
             if over {
-                metrics.forget(&captured.workload);
+                tracing::info!("workload {}: its last connection has ended", leaving.workload.name);
+            }
+            // One that is back under the same name and labels counts on where it was.
+            if over && !self.captured.values().any(|one| one.workload == leaving.workload) {
+                metrics.forget(&leaving.workload);
             }
             !over
         });
@@ -246,11 +266,15 @@ impl Captured {
         Ok(())
     }
 
-    /// Whether the file that it was enrolled by no longer is its namespace.
-    fn is_gone(&self) -> bool {
+    /// What it was enrolled by and no longer is what it was.
+    fn lost(&self) -> Option<&'static str> {
         let same =
             |path: &Path| fs::metadata(path).is_ok_and(|about| about.ino() == self.extent.namespace.inode());
-        self.extent.netns.as_deref().is_some_and(|path| !same(path))
+        if self.extent.netns.as_deref().is_some_and(|path| !same(path)) {
+            return Some("network namespace");
+        }
+        let same = |path: &Path| cgroup::id(path).is_ok_and(|id| id == self.cgroup_id);
+        self.extent.cgroup.as_deref().is_some_and(|path| !same(path)).then_some("cgroup")
     }
 
     /// Whether no connection holds it any more.

@@ -1,6 +1,9 @@
 //! `shunt enroll` and `shunt unenroll`.
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{
+    path::{PathBuf, absolute},
+    process::ExitCode,
+};
 
 use hyper::Method;
 
@@ -50,14 +53,22 @@ pub(super) fn enroll(args: Args) -> anyhow::Result<ExitCode> {
         name: args.name,
         namespace: args.namespace,
         labels: args.labels.into_iter().collect(),
-        netns: args.netns,
-        cgroup: args.cgroup,
+        // The daemon may stand in another folder.
+        netns: absolute(args.netns)?,
+        cgroup: args.cgroup.map(absolute).transpose()?,
     };
     let body = serde_json::to_vec(&enrolment)?;
     print(&client::ask(&args.run_dir.admin_socket(), Method::POST, "/workloads", body)?)
 }
 
 pub(super) fn unenroll(args: &Name) -> anyhow::Result<ExitCode> {
+    // In a path they may mean something else, and no workload is called so.
+    let odd = |byte: u8| !byte.is_ascii_alphanumeric() && !b"-_.".contains(&byte);
+    anyhow::ensure!(
+        !args.name.bytes().any(odd),
+        "there is no workload {:?}; `shunt status` lists them",
+        args.name
+    );
     let path = format!("/workloads/{}", args.name);
     print(&client::ask(&args.run_dir.admin_socket(), Method::DELETE, &path, Vec::new())?)
 }

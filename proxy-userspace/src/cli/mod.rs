@@ -96,5 +96,7 @@ fn print(text: &str) -> anyhow::Result<ExitCode> {
 fn start_logging() {
     let filter = EnvFilter::try_from_env("SHUNT_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
     let format = tracing_subscriber::fmt().with_env_filter(filter).with_target(false);
+    // Whoever reads the log may leave. The default complains about that on the same standard error, and panics.
+    let format = format.log_internal_errors(false);
     format.with_writer(io::stderr).with_ansi(io::stderr().is_terminal()).init();
 }

@@ -59,14 +59,16 @@ impl Links {
         self.pins.as_mut().map_or(Ok(()), PinFolder::drop_leftovers)
     }
 
-    /// Lets everything go, pins and their folder included.
+    /// Lets everything go, pins and their folder included. What a killed daemon left stays when nothing of ours ever
+    /// took its place: a start that failed must not let pass what was refused before.
     pub(super) fn close(mut self) -> Result<(), Error> {
         let mut outcome = Ok(());
         for attached in std::mem::take(&mut self.attached).into_values() {
             let released = attached.let_go();
             outcome = outcome.and(released);
         }
-        let removed = self.pins.map_or(Ok(()), PinFolder::remove);
+        let pins = self.pins.filter(|pins| !pins.has_leftovers());
+        let removed = pins.map_or(Ok(()), PinFolder::remove);
         outcome.and(removed)
     }
 

@@ -59,6 +59,11 @@ impl PinFolder {
         Ok(())
     }
 
+    /// Whether an earlier daemon's pins still decide: nothing of ours has taken their place.
+    pub(super) fn has_leftovers(&self) -> bool {
+        !self.leftovers.is_empty()
+    }
+
     /// Takes the folder away, with what is left in it.
     pub(super) fn remove(mut self) -> Result<(), Error> {
         self.drop_leftovers()?;

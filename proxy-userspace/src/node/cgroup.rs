@@ -6,6 +6,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, statfs};
+
 /// No such process.
 const ESRCH: i32 = 3;
 
@@ -60,10 +62,15 @@ impl Mount {
 /// The id by which eBPF programs know the cgroup.
 ///
 /// # Errors
-/// When the folder does not exist.
+/// When the folder does not exist, or is none of cgroup2.
 pub fn id(path: &Path) -> io::Result<u64> {
     let about =
         |error: io::Error| io::Error::new(error.kind(), format!("cgroup {}: {error}", path.display()));
+    let kind = statfs(path).map_err(io::Error::from).map_err(about)?.filesystem_type();
+    if kind != CGROUP2_SUPER_MAGIC {
+        let text = format!("{} is no cgroup v2 folder", path.display());
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+    }
     Ok(fs::metadata(path).map_err(about)?.st_ino())
 }
 
@@ -125,6 +132,14 @@ fn unescape(field: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_a_folder_of_cgroup2_has_an_id() {
+        let error = id(&std::env::temp_dir()).unwrap_err().to_string();
+        assert!(error.contains("no cgroup v2 folder"), "{error}");
+        let error = id(Path::new("/sys/fs/cgroup/there-is-none")).unwrap_err().to_string();
+        assert!(error.contains("there-is-none"), "{error}");
+    }
 
     #[test]
     fn finds_the_whole_tree_wherever_it_is_mounted() {

@@ -9,6 +9,7 @@ use std::{
     os::{
         fd::{AsFd, AsRawFd as _, BorrowedFd},
         linux::fs::MetadataExt as _,
+        unix::fs::OpenOptionsExt as _,
     },
     path::Path,
     sync::Mutex,
@@ -51,7 +52,8 @@ impl Namespace {
     /// When the path does not exist, is no network namespace, or may not be entered.
     pub fn open(path: &Path) -> io::Result<Self> {
         let about = |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
-        let file = File::open(path).map_err(about)?;
+        // A pipe that somebody names by mistake must not keep us waiting.
+        let file = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path).map_err(about)?;
         let inode = file.metadata().map_err(about)?.st_ino();
         let is_own = inode == File::open(OWN)?.metadata()?.st_ino();
         let cookie = visit(file.as_fd(), sockets::netns_cookie).and_then(|cookie| cookie).map_err(about)?;

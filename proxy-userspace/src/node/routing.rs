@@ -67,6 +67,7 @@ pub fn ensure(namespace: &Namespace, steering: &Steering) -> Result<bool, Error>
         if !tables.is_usable() {
             return Ok(false);
         }
+        tables.must_be_ours().map_err(tables.error("taking the table"))?;
         let rule = tables.ensure_rule().map_err(tables.error("adding the rule"))?;
         let route = tables.ensure_route().map_err(tables.error("adding the route"))?;
         Ok(rule || route)
@@ -126,6 +127,15 @@ impl Tables {
         let family = if self.is_v6() { "IPv6" } else { "IPv4" };
         let table = self.steering.table;
         move |source| Error { doing, family, table, source }
+    }
+
+    /// Replacing or removing what somebody else keeps in the table could cut the machine off.
+    fn must_be_ours(&self) -> io::Result<()> {
+        if self.routes()?.iter().all(is_our_kind) {
+            return Ok(());
+        }
+        let text = "somebody else has routes in it, which stay as they are; give shunt another --route-table";
+        Err(io::Error::new(io::ErrorKind::AlreadyExists, text))
     }
 
     fn ensure_rule(&self) -> io::Result<bool> {
@@ -215,6 +225,13 @@ impl Tables {
     }
 
     fn our_routes(&self) -> io::Result<Vec<RouteMessage>> {
+        let mut routes = self.routes()?;
+        routes.retain(is_our_kind);
+        Ok(routes)
+    }
+
+    /// Everything in the table.
+    fn routes(&self) -> io::Result<Vec<RouteMessage>> {
         let mut question = RouteMessage::default();
         question.header.address_family = self.family;
         question.attributes.push(RouteAttribute::Table(self.steering.table));
@@ -299,6 +316,14 @@ fn own_address(message: &AddressMessage) -> Option<IpAddr> {
 fn is_same_rule(found: &RuleMessage, wanted: &RuleMessage) -> bool {
     found.header.action == wanted.header.action
         && wanted.attributes.iter().all(|attribute| found.attributes.contains(attribute))
+}
+
+/// Everything to `lo`: what an earlier daemon may have left, with whatever source address.
+fn is_our_kind(route: &RouteMessage) -> bool {
+    let header = &route.header;
+    header.kind == RouteType::Local
+        && header.destination_prefix_length == 0
+        && route.attributes.contains(&RouteAttribute::Oif(LOOPBACK))
 }
 
 fn is_same_route(found: &RouteMessage, wanted: &RouteMessage) -> bool {

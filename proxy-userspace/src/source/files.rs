@@ -41,7 +41,7 @@ pub type Changes = Vec<(String, Change)>;
 #[derive(Debug, thiserror::Error)]
 pub enum FolderError {
     /// It is not there, or not ours to read.
-    #[error("cannot read the folder {path}: {source}; give --config a folder of YAML files")]
+    #[error("cannot read {path}: {source}; name a folder of YAML files")]
     Read {
         /// The folder.
         path: PathBuf,
@@ -65,13 +65,15 @@ pub struct Folder {
     known: BTreeMap<OsString, Change>,
     /// Files with a writer that has not closed them yet.
     unfinished: BTreeSet<OsString>,
+    /// Whether the folder that is watched no longer is the one at the path.
+    lost: bool,
 }
 
 impl Folder {
     /// The folder at `path`, nothing read yet.
     #[must_use]
     pub fn new(path: PathBuf) -> Self {
-        Self { path, known: BTreeMap::new(), unfinished: BTreeSet::new() }
+        Self { path, known: BTreeMap::new(), unfinished: BTreeSet::new(), lost: false }
     }
 
     /// Reads the folder: what differs from the last time.
@@ -116,17 +118,29 @@ impl Folder {
         let body = move || {
             while !changes.is_closed() {
                 self.settle(&watch);
-                match self.scan() {
-                    Ok(found) if found.is_empty() => {}
-                    Ok(found) => drop(changes.blocking_send(found)),
-                    Err(error) => {
-                        tracing::warn!("{error}; what it said stays in force");
-                        watch = self.return_of_the_folder();
-                    }
+                // Another folder may stand in its place already; if none does, the scan says so.
+                if std::mem::take(&mut self.lost)
+                    && let Ok(fresh) = self.watch()
+                {
+                    watch = fresh;
+                }
+                while let Err(error) = self.send_changes(&changes) {
+                    tracing::warn!("{error}; what it said stays in force");
+                    watch = self.return_of_the_folder();
                 }
             }
         };
         thread.spawn(body).map(drop)
+    }
+
+    /// Scans, and sends what was found.
+    fn send_changes(&mut self, changes: &mpsc::Sender<Changes>) -> Result<(), FolderError> {
+        let found = self.scan()?;
+        if !found.is_empty() {
+            // Fails only when nobody wants them any more.
+            let _ = changes.blocking_send(found);
+        }
+        Ok(())
     }
 
     /// Waits for something to happen in the folder, and for the burst it comes in to pass.
@@ -140,7 +154,12 @@ impl Folder {
 
     /// Keeps track of who is writing.
     fn note(&mut self, event: &InotifyEvent) {
-        let Some(name) = &event.name else { return };
+        let Some(name) = &event.name else {
+            let away =
+                AddWatchFlags::IN_DELETE_SELF | AddWatchFlags::IN_MOVE_SELF | AddWatchFlags::IN_IGNORED;
+            self.lost |= event.mask.intersects(away);
+            return;
+        };
         if event.mask.contains(AddWatchFlags::IN_MODIFY) {
             self.unfinished.insert(name.clone());
         } else {
@@ -327,5 +346,25 @@ mod tests {
         while !seen.iter().any(|(_, change)| *change == text("after")) {
             seen.extend(changes.recv().await.unwrap());
         }
+    }
+
+    #[tokio::test]
+    async fn a_folder_that_is_swapped_for_another_is_followed_there() {
+        let (scratch, other) = (Scratch::new("swapped"), Scratch::new("swap"));
+        scratch.write("a.yaml", "old");
+        other.write("a.yaml", "new");
+        let mut folder = Folder::new(scratch.0.clone());
+        let watch = folder.watch().unwrap();
+        folder.scan().unwrap();
+        let (send, mut changes) = mpsc::channel(1);
+        folder.follow(watch, send).unwrap();
+        let away = scratch.0.with_extension("away");
+        fs::rename(&scratch.0, &away).unwrap();
+        fs::rename(&other.0, &scratch.0).unwrap();
+        let a = scratch.0.join("a.yaml").display().to_string();
+        assert_eq!(changes.recv().await.unwrap(), [(a.clone(), text("new"))]);
+        scratch.write("a.yaml", "edited");
+        assert_eq!(changes.recv().await.unwrap(), [(a, text("edited"))]);
+        fs::remove_dir_all(away).unwrap();
     }
 }

@@ -119,6 +119,11 @@ impl World {
         self.kernel_mut().attach(&whole).unwrap();
     }
 
+    /// A daemon that gives up before it captures anybody.
+    pub(crate) fn fail_to_start(&self) {
+        Kernel::load(&self.settings).unwrap().close().unwrap();
+    }
+
     pub(crate) fn enroll_work(&mut self) {
         self.enroll(cgroup::id(&self.cgroup("work")).unwrap());
     }
@@ -192,6 +197,7 @@ impl World {
     /// The same for a process in one of the story's cgroups.
     pub(crate) fn who_answers_in(&self, cgroup: &str, address: &str) -> String {
         let (host, port) = address.rsplit_once(':').unwrap();
+        let host = host.trim_matches(['[', ']']);
         let procs = self.cgroup(cgroup).join("cgroup.procs");
         let script = format!(
             "echo $$ > {} && exec 3<>/dev/tcp/{host}/{port} && read -r -t 5 line <&3 && echo $line",

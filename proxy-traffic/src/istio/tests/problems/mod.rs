@@ -30,6 +30,27 @@ const FILES: &[(&str, &str, &str, &str, Severity)] = &[
     ("{apiVersion: v1, kind: Service}", "", "", "metadata.name: is missing", Error),
     ("{apiVersion: v1, kind: Service, metadata: {name: 7}}", "", "", "metadata.name: invalid type", Error),
     (
+        "{apiVersion: v1, kind: Service, metadata: {name: \"a\\n127.0.0.1 b\"}}",
+        "",
+        "",
+        "metadata.name: \"a\\n127.0.0.1 b\" is not a name",
+        Error,
+    ),
+    (
+        "{apiVersion: v1, kind: Service, metadata: {name: a, namespace: b c}}",
+        "",
+        "",
+        "metadata.namespace: \"b c\" is not a name",
+        Error,
+    ),
+    (
+        "{apiVersion: rbac.authorization.k8s.io/v1, kind: ClusterRole, metadata: {name: \"system:node\"}}",
+        "ClusterRole default/system:node",
+        "",
+        "not used",
+        Warning,
+    ),
+    (
         "{apiVersion: v1, kind: Pod, metadata: {name: a, labels: {v: 1}}}",
         "",
         "",

@@ -92,7 +92,7 @@ pub(super) async fn accept_waiting(listener: &TcpListener, entrance: &Rc<Entranc
 fn start(entrance: &Rc<Entrance>, downstream: TcpStream, source: SocketAddr) {
     // Only fails for a descriptor that is no socket.
     let Ok(destination) = downstream.local_addr() else { return };
-    let record = Record::open(Rc::clone(entrance), source, destination);
+    let record = Box::new(Record::open(Rc::clone(entrance), source, destination));
     tokio::task::spawn_local(tcp::serve(downstream, record));
 }
 

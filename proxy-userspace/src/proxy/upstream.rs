@@ -1,6 +1,6 @@
 //! Endpoint → connected socket: dials once, and gives up when the endpoint is silent or the client has gone.
 
-use std::{future::poll_fn, io, net::SocketAddr, os::fd::OwnedFd, time::Duration};
+use std::{io, net::SocketAddr, os::fd::OwnedFd, time::Duration};
 
 use nix::libc;
 use proxy_traffic::Error;
@@ -51,11 +51,15 @@ pub(super) async fn connect(
 ) -> Result<TcpStream, Error> {
     let failed = |source| Error::Connect { endpoint, source };
     let upstream = begin(dial, endpoint).map_err(failed)?;
-    tokio::select! {
+    let ready = tokio::select! {
         biased;
-        ready = poll_fn(|cx| upstream.poll_write_ready(cx)) => ready.map_err(failed)?,
+        ready = upstream.ready(Interest::WRITABLE) => ready.map_err(failed)?,
         () = gone(downstream) => return Err(Error::DownstreamClosed { endpoint }),
         () = tokio::time::sleep(after) => return Err(Error::ConnectTimeout { endpoint, after }),
+    };
+    if !ready.is_write_closed() {
+        // A connection that failed is never just writable: asking for its error would find none.
+        return Ok(upstream);
     }
     match upstream.take_error().map_err(failed)? {
         Some(error) => Err(failed(error)),

@@ -274,6 +274,19 @@ fn pins_refuse_for_a_daemon_that_died_and_go_with_one_that_was_told_to() {
 }
 
 #[test]
+fn pins_that_somebody_removed_do_not_keep_a_daemon_from_ending() {
+    let mut world = World::pinned(FailurePolicy::Closed);
+    let pins = world.pin.clone().unwrap();
+    for pin in fs::read_dir(&pins).unwrap().flatten() {
+        let _ = fs::remove_file(pin.path());
+    }
+    world.kernel_mut().attach(&BTreeSet::new()).unwrap();
+    assert_eq!(world.who_answers(VIP), NATIVE);
+    world.close_kernel();
+    assert!(!pins.exists());
+}
+
+#[test]
 fn routes_are_repaired_when_an_address_goes_and_leftovers_are_replaced() {
     let world = World::new(FailurePolicy::Open);
     let ensure = || routing::ensure(&world.workload, &world.steering).unwrap();

@@ -44,3 +44,13 @@ fn the_commands_exit_status_is_kept() {
     assert_eq!(scene.daemon.cli("exec false").status.code(), Some(1));
     assert_eq!(scene.daemon.exec("exit 0"), "");
 }
+
+#[test]
+fn without_a_captured_workload_nothing_is_run() {
+    let scene = Scene::echo("no-local");
+    scene.daemon.must("unenroll local");
+    let output = scene.daemon.cli("exec true");
+    let complaint = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && complaint.contains("local"), "{complaint}");
+    assert_eq!(complaint.lines().count(), 1, "{complaint}");
+}

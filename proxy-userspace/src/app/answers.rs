@@ -25,7 +25,15 @@ pub(super) fn answer(control: &Control, ask: &Ask) -> Answer {
         Ask::Routes => Answer::json(&routes(&control.snapshot.load())),
         Ask::ConfigDump => Answer::ok(control.snapshot.load().to_string()),
         Ask::Status => Answer::json(&status(control)),
-        Ask::Exec => Answer::json(&control.exec),
+        Ask::Exec if control.workloads.has(&control.settings.name) => Answer::json(&control.exec),
+        Ask::Exec => Answer::text(
+            StatusCode::CONFLICT,
+            format!(
+                "the local workload {} is no longer captured: it was unenrolled, or its cgroup was removed; \
+                 start the daemon again\n",
+                control.settings.name
+            ),
+        ),
         Ask::Enroll(_) | Ask::Unenroll(_) => Answer::text(StatusCode::NOT_FOUND, "not found\n"),
     }
 }

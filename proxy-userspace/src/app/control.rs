@@ -226,7 +226,10 @@ impl Control {
         let patience = self.settings.drain_timeout;
         tracing::info!("draining: nothing new is captured, open connections have {patience:?} to finish");
         self.ready = false;
-        self.workloads.release()?;
+        if let Err(error) = self.workloads.release() {
+            // Open connections are worth finishing all the same.
+            tracing::warn!("{}", chain(error.as_ref()));
+        }
         self.gateways.close();
         let drained = self.workers.drain(patience);
         tokio::pin!(drained);

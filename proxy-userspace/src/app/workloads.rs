@@ -246,6 +246,11 @@ impl Workloads {
         Ok(kernel.close()?)
     }
 
+    /// Whether `name` is captured.
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.captured.contains_key(name)
+    }
+
     /// For `shunt status`.
     pub(super) fn rows(&self) -> Vec<WorkloadRow> {
         self.captured.values().map(Captured::row).collect()

@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs::File,
+    io,
     os::linux::fs::MetadataExt as _,
     path::{Path, PathBuf},
 };
@@ -109,14 +110,19 @@ impl Links {
 }
 
 impl Attached {
-    /// Plain links go by being dropped.
+    /// Plain links go by being dropped, and so do those whose pin somebody has removed.
     fn let_go(self) -> Result<(), Error> {
+        let mut outcome = Ok(());
         for link in self.links {
-            if let Held::Pinned(pinned) = link {
-                drop(pinned.unpin().map_err(Error::file("unpinning", "a link"))?);
+            let Held::Pinned(pinned) = link else { continue };
+            match pinned.unpin() {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    outcome = outcome.and(Err(Error::file("unpinning", "a link")(error)));
+                }
+                _ => {}
             }
         }
-        Ok(())
+        outcome
     }
 }
 
@@ -137,7 +143,7 @@ fn pin(pins: &mut PinFolder, name: &'static str, link: CgroupSockAddrLink) -> Re
     let failed = |text: String| Error::File {
         doing: "pinning a link at",
         path: path.clone(),
-        source: std::io::Error::other(text),
+        source: io::Error::other(text),
     };
     let link = FdLink::try_from(link).map_err(|error| failed(error.to_string()))?;
     link.pin(&path).map_err(|error| failed(error.to_string()))

@@ -104,8 +104,11 @@ impl Folder {
     /// # Errors
     /// When the folder is not there, or the kernel cannot watch.
     pub fn watch(&self) -> Result<Watch, FolderError> {
-        let failed = |source| FolderError::Watch { path: self.path.clone(), source };
-        Watch::new(&self.path).map_err(failed)
+        let path = self.path.clone();
+        Watch::new(&self.path).map_err(|source| match source.kind() {
+            io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => FolderError::Read { path, source },
+            _ => FolderError::Watch { path, source },
+        })
     }
 
     /// Sends every change of the folder, from a thread of its own, for as long as the process lives. A folder
@@ -173,6 +176,7 @@ impl Folder {
         loop {
             thread::sleep(RETRY);
             if let Ok(watch) = self.watch() {
+                tracing::info!("{} is there again", self.path.display());
                 return watch;
             }
         }
@@ -274,6 +278,14 @@ mod tests {
         scratch.write("a.yaml", "3");
         fs::remove_file(&b).unwrap();
         assert_eq!(folder.scan().unwrap(), [(b, Change::Removed), (a, text("3"))]);
+    }
+
+    #[test]
+    fn a_folder_that_is_not_there_is_called_so() {
+        for path in ["/there/is/none", "/dev/null"] {
+            let error = Folder::new(path.into()).watch().unwrap_err().to_string();
+            assert!(error.contains(path) && error.contains("name a folder"), "{error}");
+        }
     }
 
     #[test]

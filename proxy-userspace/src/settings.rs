@@ -59,7 +59,7 @@ pub struct Settings {
     /// How long open connections may finish after SIGTERM: `30s`, `500ms`, `2m`
     #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = duration)]
     pub drain_timeout: Duration,
-    /// Worker threads; one for each processor when absent
+    /// Worker threads; one for every two processors when absent
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pub workers: Option<u16>,
     /// Firewall mark of steered connections; must be nobody else's

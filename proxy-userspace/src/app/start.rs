@@ -38,8 +38,9 @@ pub(super) fn workers(
 ) -> anyhow::Result<Workers> {
     let passthrough = Arc::new(Cluster::passthrough(CONNECT_TIMEOUT));
     let context = Context { snapshot, metrics, access_log, passthrough };
-    let cores = thread::available_parallelism().map_or(1, usize::from);
-    let threads = settings.workers.map_or(cores, usize::from);
+    // The node's processors belong to the workloads first, and a worker with more to do does more at a time.
+    let half = thread::available_parallelism().map_or(1, |cores| cores.get().div_ceil(2));
+    let threads = settings.workers.map_or(half, usize::from);
     Workers::start(&Arc::new(context), threads).context("cannot start the worker threads")
 }
 

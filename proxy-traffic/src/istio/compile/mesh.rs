@@ -51,6 +51,13 @@ fn claim(
     problems: &mut Problems,
 ) {
     for address in addresses {
+        if address.is_loopback() {
+            let what = format!(
+                "{address} never leaves its host, so nothing on it is captured; use another address, or none at all"
+            );
+            problems.warn(entry.source, "addresses", what);
+            continue;
+        }
         match listeners.entry(SocketAddr::new(*address, port)) {
             btree_map::Entry::Vacant(place) => {
                 place.insert(listener.clone());

@@ -190,3 +190,13 @@ fn wildcard_hosts_have_listeners_and_no_name() {
     assert_eq!(snapshot.listeners.len(), 1);
     assert_eq!(problems, []);
 }
+
+#[test]
+fn a_loopback_address_is_not_captured_and_said_so() {
+    let spec = "hosts: [db.example.com], addresses: [127.0.0.50, 10.0.0.5], \
+                ports: [{number: 80, name: tcp, protocol: TCP}], endpoints: [{address: 127.0.0.50}]";
+    let (snapshot, problems) = load(&[&entry(spec)]);
+    assert_eq!(snapshot.listeners.keys().map(ToString::to_string).collect::<Vec<_>>(), ["10.0.0.5:80"]);
+    assert_eq!(problems.len(), 1);
+    assert!(problems[0].what.contains("127.0.0.50 never leaves its host"), "{}", problems[0]);
+}

@@ -1,7 +1,7 @@
 //! The proxies that Shunt is measured beside, each as fast as its documentation lets it be for this job.
 
 use std::fs;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -14,6 +14,7 @@ const HAPROXY: u16 = 10001;
 const HAPROXY_SPLICE: u16 = 10002;
 const NGINX: u16 = 10003;
 const ENVOY: u16 = 10004;
+const NGINX_SIDECAR: u16 = 10005;
 
 /// Starts the peer called `name`, or says why it is not there.
 pub(crate) fn start(scene: &Scene, name: &str) -> Result<std::result::Result<(Row, Process), String>> {
@@ -21,6 +22,7 @@ pub(crate) fn start(scene: &Scene, name: &str) -> Result<std::result::Result<(Ro
         "haproxy" => (find("HAPROXY_BIN", &["/usr/sbin/haproxy"]), HAPROXY),
         "haproxy-splice" => (find("HAPROXY_BIN", &["/usr/sbin/haproxy"]), HAPROXY_SPLICE),
         "nginx" => (find("NGINX_BIN", &["/usr/sbin/nginx"]), NGINX),
+        "nginx-sidecar" => (find("NGINX_BIN", &["/usr/sbin/nginx"]), NGINX_SIDECAR),
         "envoy" => (find("ENVOY_BIN", &["target/tools/envoy/envoy/_bin/envoy", "target/tools/envoy"]), ENVOY),
         // Its mesh comes from a control plane, and its traffic from iptables: a scene of its own.
         _ => return Ok(Err("this benchmark does not drive it yet".to_owned())),
@@ -29,7 +31,7 @@ pub(crate) fn start(scene: &Scene, name: &str) -> Result<std::result::Result<(Ro
     let text = match name {
         "haproxy" => haproxy(port, "", scene.backends),
         "haproxy-splice" => haproxy(port, "option splice-request\n option splice-response", scene.backends),
-        "nginx" => match nginx(port, scene) {
+        "nginx" | "nginx-sidecar" => match nginx(port, scene) {
             Some(text) => text,
             None => return Ok(Err("its stream module is not present (libnginx-mod-stream)".to_owned())),
         },
@@ -39,21 +41,28 @@ pub(crate) fn start(scene: &Scene, name: &str) -> Result<std::result::Result<(Ro
     let config = scene.dir.join(format!("{name}.yaml"));
     fs::write(&config, text).with_context(|| format!("write {}", config.display()))?;
     let mut process = launch(scene, name, &program, &config)?;
-    let target = scene.node(port);
+    let target = if is_sidecar(name) { (Ipv4Addr::LOCALHOST, port).into() } else { scene.node(port) };
     process.await_ready(name, || scene.client.enter(|| crate::idle::echo_once(target).is_ok()))?;
     Ok(Ok((Row { name: name.to_owned(), targets: vec![target], pid: Some(process.pid()) }, process)))
+}
+
+/// A sidecar runs in the client's own namespace, as a steered connection's proxy does: one hop more than a proxy in the
+/// node's, which every packet passes anyway.
+fn is_sidecar(name: &str) -> bool {
+    name.ends_with("-sidecar")
 }
 
 fn launch(scene: &Scene, name: &str, program: &Path, config: &Path) -> Result<Process> {
     let config = config.display().to_string();
     let args: Vec<&str> = match name {
-        "nginx" => vec!["-c", &config, "-e", "stderr", "-g", "daemon off;"],
+        "nginx" | "nginx-sidecar" => vec!["-c", &config, "-e", "stderr", "-g", "daemon off;"],
         "envoy" => {
             vec!["-c", &config, "--concurrency", "2", "--log-level", "error", "--disable-hot-restart"]
         }
         _ => vec!["-db", "-f", &config],
     };
-    Process::start(scene.mesh.node(), program, &args, scene.dir.join(format!("{name}.log")))
+    let place = if is_sidecar(name) { &scene.client } else { scene.mesh.node() };
+    Process::start(place, program, &args, scene.dir.join(format!("{name}.log")))
 }
 
 /// The program that the environment names, else the first of `places` that exists.
@@ -89,7 +98,7 @@ listen echo
 fn nginx(port: u16, scene: &Scene) -> Option<String> {
     let [first, second] = scene.backends;
     let module = find("NGINX_STREAM_MODULE", &["/usr/lib/nginx/modules/ngx_stream_module.so"])?;
-    let (module, pid) = (module.display(), scene.dir.join("nginx.pid"));
+    let (module, pid) = (module.display(), scene.dir.join(format!("nginx-{port}.pid")));
     Some(format!(
         "load_module {module};
 user root;

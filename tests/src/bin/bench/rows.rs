@@ -30,7 +30,8 @@ pub(crate) struct Rows {
 }
 
 /// All rows in the order of the tables; `--peers` picks among those after `direct`.
-pub(crate) const NAMES: [&str; 6] = ["shunt", "haproxy", "haproxy-splice", "nginx", "envoy", "ztunnel"];
+pub(crate) const NAMES: [&str; 7] =
+    ["shunt", "haproxy", "haproxy-splice", "nginx", "nginx-sidecar", "envoy", "ztunnel"];
 
 /// Starts everything that was asked for.
 pub(crate) fn start(scene: &Scene, wanted: &[String]) -> Result<Rows> {

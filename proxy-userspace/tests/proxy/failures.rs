@@ -2,14 +2,16 @@
 
 use std::{
     io::{self, Read, Write},
-    net::{SocketAddr, TcpListener},
+    net::{SocketAddr, TcpListener, TcpStream},
     os::fd::OwnedFd,
     sync::Arc,
+    thread,
     time::Duration,
 };
 
 use proxy_traffic::ClusterKind;
 use shunt::proxy::{Dial, Family, PlainDial};
+use socket2::{Domain, Socket, Type};
 
 use crate::harness::{Blackhole, Proxy, cluster, echo, one, reset, server, until};
 
@@ -98,10 +100,47 @@ fn a_gateway_with_a_rule_forwards() {
     );
 }
 
-/// A gateway's connection has no rule to follow, a mesh connection has the address that the client dialled. On
-/// loopback that address is the daemon's own listener: passing it on would come back here, for ever. That it is
-/// passed on where it is somebody else's takes a namespace: the end-to-end stories show it.
+/// Unclaimed, and addressed to the daemon itself: passing it on would come back here, for ever.
 #[test]
 fn the_daemons_own_listener_is_not_dialled_in_circles() {
     expect(&Proxy::start(vec![]), "NR", "no_route");
+}
+
+/// A listener that shares its port with others of this user.
+fn shared(address: SocketAddr) -> TcpListener {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    socket.set_reuse_port(true).unwrap();
+    socket.bind(&address.into()).unwrap();
+    socket.listen(8).unwrap();
+    socket.into()
+}
+
+/// Opens the server at the client's destination when it is dialled: earlier, the client would have met it itself.
+struct OpensServer(SocketAddr);
+
+impl Dial for OpensServer {
+    fn socket(&self, family: Family) -> io::Result<OwnedFd> {
+        let server = shared(self.0);
+        thread::spawn(move || echo(server.accept().unwrap().0));
+        PlainDial.socket(family)
+    }
+}
+
+#[test]
+fn an_unclaimed_destination_is_dialled_as_it_is() {
+    let listener = shared("0.0.0.0:0".parse().unwrap());
+    let destination = SocketAddr::from(([127, 0, 0, 7], listener.local_addr().unwrap().port()));
+    let proxy = Proxy::on(listener, vec![], false, Arc::new(OpensServer(destination)));
+    let mut client = TcpStream::connect(destination).unwrap();
+    client.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    client.write_all(b"hello").unwrap();
+    let mut answer = [0; 5];
+    client.read_exact(&mut answer).unwrap();
+    assert_eq!(&answer, b"hello");
+    drop(client);
+    let line = proxy.line();
+    let want = format!(
+        "original_destination={destination} route=- cluster=PassthroughCluster endpoint={destination}"
+    );
+    assert!(line.contains(&want) && line.contains("sent_bytes=5 received_bytes=5"), "{line}");
 }

@@ -57,7 +57,16 @@ impl Proxy {
 
     /// A listener of the mesh or a gateway, and how it dials.
     pub(crate) fn with(clusters: Vec<(u64, Cluster)>, gateway: bool, dial: Arc<dyn Dial>) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        Self::on(TcpListener::bind("127.0.0.1:0").unwrap(), clusters, gateway, dial)
+    }
+
+    /// The same on a listener of the test's own.
+    pub(crate) fn on(
+        listener: TcpListener,
+        clusters: Vec<(u64, Cluster)>,
+        gateway: bool,
+        dial: Arc<dyn Dial>,
+    ) -> Self {
         let address = listener.local_addr().unwrap();
         let metrics = Arc::new(Metrics::new());
         let log = Lines::default();

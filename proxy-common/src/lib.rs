@@ -9,7 +9,9 @@
 
 mod address;
 mod capture;
+pub mod direct;
 pub mod pick;
 
 pub use address::{Destination, Subnet, is_loopback, v4_mapped};
 pub use capture::{Counter, FailurePolicy, Verdict, Workload};
+pub use direct::ListenerKey;

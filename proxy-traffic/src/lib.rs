@@ -7,6 +7,7 @@
 //! Istio's words live in [`istio`], Envoy's everywhere else; `istio::compile` is the dictionary.
 
 pub mod balance;
+pub mod datapath;
 mod error;
 mod flow;
 pub mod istio;
@@ -18,7 +19,8 @@ mod state;
 pub use error::{Error, Flag};
 pub use flow::{Door, Flow, Workload};
 pub use snapshot::{
-    Cluster, ClusterKind, ClusterName, Destination, Endpoint, Host, Listener, Match, Route, Rule, Service,
-    Snapshot, SubnetListener, WorkloadName,
+    Balancing, Cluster, ClusterKind, ClusterName, Destination, Endpoint, Host, Keepalive, Limit, LimitScope,
+    Listener, Match, OutlierDetection, Route, Rule, Service, Snapshot, SteerReason, SubnetListener,
+    WorkloadName,
 };
 pub use state::ClusterState;

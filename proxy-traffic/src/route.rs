@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
+use ipnet::IpNet;
 use proxy_common::pick;
 
-use crate::{Cluster, Door, Error, Flow, Listener, Match, Route, Snapshot};
+use crate::{Cluster, Door, Error, Flow, Listener, Match, Route, Snapshot, Workload};
 
 /// The route of `flow`; `None` when no listener claims its destination, or none of a mesh listener's rules
 /// matches: such a connection goes to the address that the client dialled.
@@ -32,19 +33,43 @@ pub fn draw(route: &Route, draw: u64) -> &Arc<Cluster> {
     &route.destinations[index].cluster
 }
 
-/// The rule that Istio's filter chains would pick (istio-semantics: a match without subnets ends the list; of
-/// the matches with subnets before it, the longest prefix wins, then the order).
 fn matching<'a>(listener: &'a Listener, flow: &Flow<'_>) -> Option<&'a Arc<Route>> {
+    let from = |one: &Match| one.source_subnet.is_none_or(|subnet| subnet.contains(&flow.source.ip()));
+    first(
+        listener,
+        |one| is_of(one, flow.workload) && from(one),
+        |subnet| subnet.contains(&flow.destination.ip()),
+    )
+}
+
+/// The route of connections of `workload` to any address of `destination` that no rule's longer prefix holds, as far as
+/// that can be told without the client's address.
+pub(crate) fn statically<'a>(
+    listener: &'a Listener,
+    destination: IpNet,
+    workload: &Workload,
+) -> Option<&'a Arc<Route>> {
+    first(listener, |one| is_of(one, workload), |subnet| subnet.contains(&destination))
+}
+
+/// The rule that Istio's filter chains would pick (istio-semantics: a match without subnets ends the list; of
+/// the matches with subnets before it, the longest prefix wins, then the order). `admits` decides everything but the
+/// destination, `holds` whether a subnet has it.
+fn first(
+    listener: &Listener,
+    admits: impl Fn(&Match) -> bool,
+    holds: impl Fn(&IpNet) -> bool,
+) -> Option<&Arc<Route>> {
     let mut best: Option<(u8, &Arc<Route>)> = None;
     for rule in &listener.rules {
         let any = rule.matches.is_empty().then_some(0);
-        let matched = rule.matches.iter().filter(|one| admits(one, flow));
-        for length in any.into_iter().chain(matched.filter_map(|one| longest_prefix(one, flow))) {
+        let matched = rule.matches.iter().filter(|one| admits(one));
+        for length in any.into_iter().chain(matched.filter_map(|one| longest_prefix(one, &holds))) {
             if best.is_none_or(|(longest, _)| longest < length) {
                 best = Some((length, &rule.route));
             }
         }
-        if any.is_some() || rule.matches.iter().any(|one| is_terminal(one) && admits(one, flow)) {
+        if any.is_some() || rule.matches.iter().any(|one| is_terminal(one) && admits(one)) {
             break;
         }
     }
@@ -56,21 +81,19 @@ fn is_terminal(one: &Match) -> bool {
     one.destination_subnets.is_empty()
 }
 
-/// Whether everything but the destination fits.
-fn admits(one: &Match, flow: &Flow<'_>) -> bool {
-    let labels = &flow.workload.labels;
-    one.source_namespace.as_ref().is_none_or(|namespace| *namespace == flow.workload.namespace)
+/// Whether the workload's namespace and labels fit.
+fn is_of(one: &Match, workload: &Workload) -> bool {
+    let labels = &workload.labels;
+    one.source_namespace.as_ref().is_none_or(|namespace| *namespace == workload.namespace)
         && one.source_labels.iter().all(|(key, value)| labels.get(key) == Some(value))
-        && one.source_subnet.is_none_or(|subnet| subnet.contains(&flow.source.ip()))
 }
 
 /// Length of the longest of the match's prefixes that holds the destination; 0 where it names none.
-fn longest_prefix(one: &Match, flow: &Flow<'_>) -> Option<u8> {
+fn longest_prefix(one: &Match, holds: impl Fn(&IpNet) -> bool) -> Option<u8> {
     if is_terminal(one) {
         return Some(0);
     }
-    let holds = one.destination_subnets.iter().filter(|subnet| subnet.contains(&flow.destination.ip()));
-    holds.map(ipnet::IpNet::prefix_len).max()
+    one.destination_subnets.iter().filter(|subnet| holds(subnet)).map(IpNet::prefix_len).max()
 }
 
 #[cfg(test)]
@@ -78,7 +101,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
-    use crate::{ClusterName, Destination, Host, Rule, SubnetListener, Workload};
+    use crate::{ClusterName, Destination, Host, Rule, SubnetListener};
 
     const DIALLED: &str = "10.0.0.5:80";
 
@@ -109,7 +132,8 @@ mod tests {
     }
 
     fn listener(rules: &[&str]) -> Arc<Listener> {
-        Arc::new(Listener { name: String::new(), rules: rules.iter().map(|text| rule(text)).collect() })
+        let rules = rules.iter().map(|text| rule(text)).collect();
+        Arc::new(Listener { name: String::new(), rules, steer: None })
     }
 
     /// Who dials: `default/client` with labels app=a and version=v1.

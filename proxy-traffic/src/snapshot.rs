@@ -12,6 +12,7 @@ use std::{
 };
 
 use ipnet::IpNet;
+pub use proxy_common::direct::{Balancing, LimitScope};
 
 use crate::ClusterState;
 
@@ -90,6 +91,28 @@ pub struct Listener {
     pub name: String,
     /// Tried in order, see [`crate::route::select`].
     pub rules: Vec<Rule>,
+    /// Why the daemon must carry its connections; `None`: the kernel can route them by itself, as far as the rules go
+    /// (see [`crate::datapath::decide`] for the rest).
+    pub steer: Option<SteerReason>,
+}
+
+/// Why a listener is steered although Shunt would rather not carry its connections.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SteerReason {
+    /// The setting `--datapath steer`.
+    Setting,
+    /// Annotation `shunt.dev/datapath: steer` on the named resource.
+    Annotation(String),
+    /// A rule asks for `sourceSubnet`, which only the accepted socket knows.
+    SourceSubnet,
+    /// A `connectTimeout` below the kernel's first SYN retransmission, 1 s, of the named cluster.
+    ShortConnectTimeout(ClusterName),
+    /// The named cluster's limit is to be met by accepting and closing (`shunt.dev/overflow: close`).
+    OverflowCloses(ClusterName),
+    /// The named cluster's limit is counted by the daemon, because this other listener is steered.
+    SharedLimit(ClusterName, String),
+    /// An endpoint of another address family than the listener's address.
+    Family(SocketAddr),
 }
 
 /// One rule of a VirtualService, or the default at a listener's end.
@@ -154,12 +177,56 @@ pub struct Cluster {
     pub kind: ClusterKind,
     /// `connectionPool.tcp.connectTimeout`, 10 s when nobody said otherwise.
     pub connect_timeout: Duration,
+    /// `loadBalancer`: how an endpoint is chosen.
+    pub balancing: Balancing,
+    /// `connectionPool.tcp.maxConnections`.
+    pub limit: Option<Limit>,
+    /// `connectionPool.tcp.tcpKeepalive`; `None`: what the socket has.
+    pub keepalive: Option<Keepalive>,
+    /// `outlierDetection`.
+    pub outlier: Option<OutlierDetection>,
     /// The running side; a recompiled cluster of the same name takes it over.
     pub state: Arc<ClusterState>,
 }
 
+/// `connectionPool.tcp.maxConnections` and what it counts together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limit {
+    /// At most this many at a time.
+    pub max_connections: u32,
+    /// Annotation `shunt.dev/limit-scope`.
+    pub scope: LimitScope,
+}
+
+/// `connectionPool.tcp.tcpKeepalive`; `None`: the system's.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Keepalive {
+    /// `time`: idle before the first probe.
+    pub time: Option<Duration>,
+    /// `interval`: between probes.
+    pub interval: Option<Duration>,
+    /// `probes`: unanswered before the connection is dead.
+    pub probes: Option<u32>,
+}
+
+/// `outlierDetection`, with Istio's defaults filled in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OutlierDetection {
+    /// Failures to connect in a row that eject: the smallest of `consecutive5xxErrors` and
+    /// `consecutiveGatewayErrors` (`consecutiveLocalOriginFailures` with `splitExternalLocalOriginErrors`).
+    pub consecutive: u32,
+    /// `interval`: how often ejected endpoints are looked at.
+    pub interval: Duration,
+    /// `baseEjectionTime`: times the number of ejections so far.
+    pub base_ejection: Duration,
+    /// `maxEjectionPercent`.
+    pub max_ejection_percent: u32,
+    /// `minHealthPercent`: below it health does not count.
+    pub min_health_percent: u32,
+}
+
 /// How a cluster finds its endpoints.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ClusterKind {
     /// A known list; empty is possible (flag UH).
     Endpoints(Vec<Endpoint>),
@@ -223,8 +290,17 @@ impl Cluster {
             name: name.to_string(),
             namespace: WorkloadName::UNKNOWN.to_owned(),
         };
-        let state = Arc::default();
-        Self { name, service, kind: ClusterKind::OriginalDestination, connect_timeout, state }
+        Self {
+            name,
+            service,
+            kind: ClusterKind::OriginalDestination,
+            connect_timeout,
+            balancing: Balancing::OriginalDestination,
+            limit: None,
+            keepalive: None,
+            outlier: None,
+            state: Arc::default(),
+        }
     }
 }
 

@@ -174,7 +174,7 @@ impl Workloads {
             port4: listeners.v4.local_addr()?.port().to_be_bytes(),
             port6: port6.map_or(0, |address| address.port()).to_be_bytes(),
             failure_policy: self.places.failure_policy as u8,
-            padding: [0; 3],
+            ..Default::default()
         })
     }
 

@@ -12,8 +12,8 @@ use std::{
 
 use arc_swap::ArcSwap;
 use proxy_traffic::{
-    Cluster, ClusterKind, ClusterName, Destination, Door, Endpoint, Listener, Route, Rule, Service, Snapshot,
-    Workload,
+    Balancing, Cluster, ClusterKind, ClusterName, Destination, Door, Endpoint, Listener, Route, Rule,
+    Service, Snapshot, Workload,
 };
 use shunt::{
     metrics::Metrics,
@@ -141,7 +141,7 @@ fn snapshot(address: SocketAddr, clusters: Vec<(u64, Cluster)>, gateway: bool) -
     }
     let route = Arc::new(Route { name: "default/test".to_owned(), destinations });
     let rules = vec![Rule { matches: vec![], route }];
-    let listener = Arc::new(Listener { name: "test".to_owned(), rules });
+    let listener = Arc::new(Listener { name: "test".to_owned(), rules, steer: None });
     let table = if gateway { &mut snapshot.gateways } else { &mut snapshot.listeners };
     table.insert(address, listener);
     snapshot
@@ -154,8 +154,8 @@ pub(crate) fn cluster(subset: &str, kind: ClusterKind) -> Cluster {
         name: ClusterName::outbound(9000, subset, host),
         service: Service { host: host.to_owned(), name: "echo".to_owned(), namespace: "default".to_owned() },
         kind,
-        connect_timeout: PATIENCE,
-        state: Arc::default(),
+        balancing: Balancing::RoundRobin,
+        ..Cluster::passthrough(PATIENCE)
     }
 }
 

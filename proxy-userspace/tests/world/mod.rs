@@ -25,7 +25,7 @@ use nix::{
     sys::resource::{Resource, getrlimit, setrlimit},
 };
 use proxy_common::{FailurePolicy, Workload};
-use proxy_traffic::{Listener, Snapshot, SubnetListener};
+use proxy_traffic::{Listener, Snapshot, SteerReason, SubnetListener};
 use shunt::{
     kernel::{Kernel, KernelSettings, LogLevel},
     node::{Namespace, Steering, cgroup, routing},
@@ -144,7 +144,7 @@ impl World {
             port4: port(&listeners.v4),
             port6: port(&v6),
             failure_policy: self.policy as u8,
-            padding: [0; 3],
+            ..Default::default()
         };
         let Self { kernel, workload: namespace, .. } = self;
         let kernel = kernel.as_mut().unwrap();
@@ -373,7 +373,8 @@ pub(crate) fn raise_descriptor_limit() {
 
 /// A snapshot that claims these addresses and ranges.
 pub(crate) fn snapshot(exact: &[&str], ranges: &[(&str, u16)]) -> Snapshot {
-    let listener = Arc::new(Listener { name: "test".into(), rules: Vec::new() });
+    let listener =
+        Arc::new(Listener { name: "test".into(), rules: Vec::new(), steer: Some(SteerReason::Setting) });
     let listeners = exact.iter().map(|address| (address.parse().unwrap(), Arc::clone(&listener))).collect();
     let subnets = ranges.iter().map(|(subnet, port)| {
         let listener = Arc::clone(&listener);

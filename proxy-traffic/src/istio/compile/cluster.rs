@@ -8,7 +8,7 @@ use super::{
     registry::{Entry, Port, Registry},
 };
 use crate::{
-    Cluster, ClusterKind, ClusterName, Endpoint, Service, Snapshot, WorkloadName,
+    Balancing, Cluster, ClusterKind, ClusterName, Endpoint, Service, Snapshot, WorkloadName,
     istio::resource::{Subset, selects},
 };
 
@@ -87,7 +87,17 @@ impl<'a> Clusters<'a> {
             }
         };
         let state = self.previous.clusters.get(&name).map(|cluster| cluster.state.clone());
-        Cluster { name, service, kind, connect_timeout, state: state.unwrap_or_default() }
+        Cluster {
+            name,
+            service,
+            kind,
+            connect_timeout,
+            balancing: Balancing::RoundRobin,
+            limit: None,
+            keepalive: None,
+            outlier: None,
+            state: state.unwrap_or_default(),
+        }
     }
 
     fn timeout(&self, host: &str, port: u16, subset: Option<&Subset>) -> Duration {

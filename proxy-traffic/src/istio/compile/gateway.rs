@@ -84,7 +84,7 @@ fn listener(
             winner = Some(bound.key.to_string());
         }
     }
-    (!rules.is_empty()).then(|| Listener { name: format!("gateway {path}:{port}"), rules })
+    (!rules.is_empty()).then(|| Listener { name: format!("gateway {path}:{port}"), rules, steer: None })
 }
 
 /// Whether one of the server's hosts (`namespace/host`) lets a VirtualService's host in.

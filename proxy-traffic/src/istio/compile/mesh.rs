@@ -124,7 +124,7 @@ fn listener(
         let route = Arc::new(Route { name: entry.service.host.clone(), destinations });
         rules.push(Rule { matches: Vec::new(), route });
     }
-    Listener { name: format!("{host}:{}", port.number), rules }
+    Listener { name: format!("{host}:{}", port.number), rules, steer: None }
 }
 
 /// Hosts of the mesh that no service has: their rules wait for one.

@@ -1,5 +1,7 @@
 //! The list of open sockets, asked for a value that this test gives to some of them. Needs root.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests count as tests")]
+
 use std::{
     io::{self, Read as _, Write as _},
     net::{Shutdown, TcpListener, TcpStream},

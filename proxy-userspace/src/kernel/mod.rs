@@ -7,6 +7,7 @@ mod antichain;
 mod claims;
 mod deliver;
 mod error;
+mod foreign;
 mod links;
 mod log;
 mod objects;
@@ -30,6 +31,7 @@ use self::{claims::Claims, deliver::Delivery, links::Links, log::LogReader, obje
 pub use self::{
     claims::Synced,
     error::Error,
+    foreign::Foreign,
     log::LogLevel,
     objects::KernelSettings,
     pins::drop_stale_pins,

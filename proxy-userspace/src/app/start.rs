@@ -1,7 +1,7 @@
 //! From settings to what each room is started with.
 
 use std::{
-    fs::OpenOptions,
+    fs::{self, OpenOptions},
     io::{self, Write},
     path::PathBuf,
     sync::Arc,
@@ -11,6 +11,7 @@ use std::{
 
 use anyhow::Context as _;
 use arc_swap::ArcSwap;
+use proxy_common::direct::LAYOUT;
 use proxy_traffic::{Cluster, Snapshot, istio};
 
 use super::{cgroups::Cgroups, workloads::Places};
@@ -76,12 +77,19 @@ fn pin_folder(settings: &Settings) -> PathBuf {
     settings.run_dir.join("pins")
 }
 
+/// Whether an earlier daemon left tables of the same layout.
+pub(super) fn has_pins(settings: &Settings) -> bool {
+    let folder = fs::read_dir(pin_folder(settings).join(format!("v{LAYOUT}")));
+    folder.is_ok_and(|mut pins| pins.next().is_some())
+}
+
 /// What all workloads have in common. Routing table and rule share their number.
 pub(super) fn places(settings: &Settings, cgroups: &Cgroups) -> Places {
     let steering =
         Steering { mark: settings.mark, table: settings.route_table, priority: settings.route_table };
     let (failure_policy, root) = (settings.failure_policy, cgroups.root().to_owned());
-    Places { steering, failure_policy, root, pins: pin_folder(settings) }
+    let stale_pins = (!settings.pins()).then(|| pin_folder(settings));
+    Places { steering, failure_policy, root, stale_pins }
 }
 
 /// What compiling needs to know of this process.

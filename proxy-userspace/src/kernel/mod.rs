@@ -13,6 +13,8 @@ mod log;
 mod objects;
 mod pins;
 mod preflight;
+mod stub;
+pub use stub::{EndpointOf, Fill};
 
 use std::{
     collections::{BTreeSet, HashMap},

@@ -97,6 +97,7 @@ impl<'a> Clusters<'a> {
             keepalive: None,
             outlier: None,
             state: state.unwrap_or_default(),
+            table: Default::default(),
         }
     }
 

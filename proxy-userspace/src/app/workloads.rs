@@ -119,7 +119,7 @@ impl Workloads {
         let entry = self.entry(&extent, &listeners)?;
         let (families, cgroup_id) = (families(&listeners), entry.cgroup_id);
         let (v4, v6) = (listeners.v4.as_fd(), listeners.v6.as_ref().ok().map(|listener| listener.as_fd()));
-        self.kernel.enroll(extent.namespace.as_fd(), cookie, entry, v4, v6)?;
+        self.kernel.enroll(extent.namespace.as_fd(), cookie, entry, workload.clone(), v4, v6)?;
         self.direct.open(&extent.namespace, &workload);
         let dial = Arc::new(InNamespace(extent.namespace.clone()));
         let acceptors = Vec::new();

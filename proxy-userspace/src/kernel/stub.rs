@@ -1,59 +1,34 @@
-//! STAND-IN until `tables` arrives.
+//! Stands in for the programs' ring buffer and socket storage until they bring them.
+
+use std::{
+    os::fd::{AsFd as _, BorrowedFd},
+    sync::LazyLock,
+};
+
+use nix::sys::eventfd::EventFd;
+use proxy_common::direct::Event;
+
 use super::{Error, Kernel};
-use proxy_common::direct::{Account, AccountKey, Event};
-use proxy_traffic::{Cluster, WorkloadName};
-use std::{net::SocketAddr, os::fd::BorrowedFd, sync::Arc, time::Instant};
-/// s
-pub struct EndpointOf {
-    /// c
-    pub cluster: u32,
-    /// a
-    pub address: SocketAddr,
-    /// w
-    pub workload: Arc<WorkloadName>,
-}
-/// f
-pub struct Fill {
-    /// t
-    pub table: &'static str,
-    /// u
-    pub used: u32,
-    /// s
-    pub size: u32,
-}
+
+#[allow(clippy::unwrap_used, reason = "a stand-in")]
+static NOTHING: LazyLock<EventFd> = LazyLock::new(|| EventFd::new().unwrap());
+
 impl Kernel {
-    /// s
+    /// Nothing yet.
     pub fn sync_health(&mut self) -> Result<usize, Error> {
         Ok(0)
     }
-    /// s
-    pub fn tend(&mut self, _now: Instant) -> Result<(), Error> {
-        Ok(())
-    }
-    /// s
+
+    /// Nothing yet.
     pub fn events_fd(&self) -> BorrowedFd<'_> {
-        unimplemented!()
+        NOTHING.as_fd()
     }
-    /// s
+
+    /// Nothing yet.
     pub fn events(&mut self, _each: impl FnMut(&Event)) {}
-    /// s
-    pub fn accounts(&self) -> Result<Vec<(AccountKey, Account)>, Error> {
-        Ok(vec![])
-    }
-    /// s
-    pub fn cluster(&self, _number: u32) -> Option<&Arc<Cluster>> {
-        None
-    }
-    /// s
-    pub fn endpoint(&self, _number: u32) -> Option<&Arc<EndpointOf>> {
-        None
-    }
-    /// s
+
+    /// Nothing yet.
     pub fn tracked_map_fd(&self) -> BorrowedFd<'_> {
-        unimplemented!()
-    }
-    /// s
-    pub fn fill(&self) -> Vec<Fill> {
-        vec![]
+        NOTHING.as_fd()
     }
 }

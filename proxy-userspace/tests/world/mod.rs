@@ -149,7 +149,12 @@ impl World {
         let Self { kernel, workload: namespace, .. } = self;
         let kernel = kernel.as_mut().unwrap();
         let (netns, cookie) = (namespace.as_fd(), namespace.cookie());
-        kernel.enroll(netns, cookie, workload, listeners.v4.as_fd(), Some(v6.as_fd())).unwrap();
+        let about = Arc::new(proxy_traffic::Workload {
+            name: "test".to_owned(),
+            namespace: "default".to_owned(),
+            labels: Default::default(),
+        });
+        kernel.enroll(netns, cookie, workload, about, listeners.v4.as_fd(), Some(v6.as_fd())).unwrap();
         [listeners.v4, v6]
     }
 
@@ -372,7 +377,7 @@ pub(crate) fn raise_descriptor_limit() {
 }
 
 /// A snapshot that claims these addresses and ranges.
-pub(crate) fn snapshot(exact: &[&str], ranges: &[(&str, u16)]) -> Snapshot {
+pub(crate) fn snapshot(exact: &[&str], ranges: &[(&str, u16)]) -> Arc<Snapshot> {
     let listener =
         Arc::new(Listener { name: "test".into(), rules: Vec::new(), steer: Some(SteerReason::Setting) });
     let listeners = exact.iter().map(|address| (address.parse().unwrap(), Arc::clone(&listener))).collect();
@@ -380,5 +385,5 @@ pub(crate) fn snapshot(exact: &[&str], ranges: &[(&str, u16)]) -> Snapshot {
         let listener = Arc::clone(&listener);
         SubnetListener { subnet: subnet.parse().unwrap(), port: *port, listener }
     });
-    Snapshot { listeners, subnets: subnets.collect(), ..Snapshot::default() }
+    Arc::new(Snapshot { listeners, subnets: subnets.collect(), ..Snapshot::default() })
 }

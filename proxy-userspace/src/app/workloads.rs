@@ -244,7 +244,7 @@ impl Workloads {
     pub(super) fn keep_up(&mut self) {
         self.read_records();
         match self.kernel.tend(Instant::now()) {
-            Ok(()) => self.direct.tended(&self.kernel, &[]),
+            Ok(()) => self.direct.renewed(),
             Err(error) => tracing::warn!("{error}"),
         }
     }

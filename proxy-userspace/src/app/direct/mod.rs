@@ -5,6 +5,7 @@
 
 mod audit;
 mod gauges;
+mod history;
 mod ledger;
 mod lines;
 
@@ -21,6 +22,7 @@ use proxy_traffic::{Snapshot, Workload, outlier::Outcome};
 use self::{
     audit::Audit,
     gauges::{Gauges, Place},
+    history::History,
     ledger::{Ledger, Live, Named},
     lines::{Clock, Parties},
 };
@@ -36,6 +38,7 @@ pub(super) struct Direct {
     ledger: Ledger,
     gauges: Gauges,
     audit: Audit,
+    history: History,
     /// The open sockets of each namespace, by its cookie; not there when the kernel lists none.
     lists: HashMap<u64, SocketList>,
     snapshot: Arc<ArcSwap<Snapshot>>,
@@ -75,6 +78,7 @@ impl Direct {
             ledger: Ledger::new(Arc::clone(metrics)),
             gauges,
             audit: Audit::default(),
+            history: History::default(),
             lists: HashMap::new(),
             snapshot,
             access_log,
@@ -111,11 +115,9 @@ impl Direct {
         self.lease.left()
     }
 
-    /// The lease was renewed, and the kernel has forgotten accounts.
-    pub(super) fn tended(&mut self, kernel: &Kernel, gone: &[(AccountKey, Account)]) {
+    /// The lease was renewed.
+    pub(super) fn renewed(&mut self) {
         self.lease.renewed = Instant::now();
-        self.ledger.fold(gone, |key| named(kernel, key));
-        self.gauges.update(|reading| reading.round_trips.fold(gone, |number| place(kernel, number)));
     }
 
     /// Writes what the kernel tells of single connections, and reports failures; whether health has changed.
@@ -140,10 +142,7 @@ impl Direct {
 
     /// Brings every metric of the direct path up to date.
     pub(super) fn scrape(&mut self, kernel: &Kernel) {
-        let accounts = match kernel.accounts() {
-            Ok(accounts) => accounts,
-            Err(error) => return tracing::warn!("{error}"),
-        };
+        let Some(accounts) = self.read(kernel) else { return };
         let live = self.live(kernel, &accounts);
         self.ledger.update(&accounts, &live, |key| named(kernel, key));
         let (lease, ejected) = (self.lease.left(), ejected(&self.snapshot.load()));
@@ -158,10 +157,7 @@ impl Direct {
 
     /// Compares the limits' counts with the sockets that exist, and says where they differ for long.
     pub(super) fn audit(&mut self, kernel: &Kernel) {
-        let accounts = match kernel.accounts() {
-            Ok(accounts) => accounts,
-            Err(error) => return tracing::warn!("{error}"),
-        };
+        let Some(accounts) = self.read(kernel) else { return };
         let mut count = audit::Count::default();
         for cookie in self.lists.keys() {
             if self.list(kernel, *cookie, |socket| count.add(&socket.tracked)) {
@@ -180,6 +176,16 @@ impl Direct {
                 "an account differs from the sockets that exist"
             );
         }
+    }
+
+    /// Every account. The kernel forgets one of what is gone once it was read after its last connection, so whoever
+    /// reads keeps what is missing.
+    fn read(&mut self, kernel: &Kernel) -> Option<Vec<(AccountKey, Account)>> {
+        let accounts = kernel.accounts().inspect_err(|error| tracing::warn!("{error}")).ok()?;
+        let gone = self.history.gone(&accounts);
+        self.ledger.fold(&gone, |key| named(kernel, key));
+        self.gauges.update(|reading| reading.round_trips.fold(&gone, |number| place(kernel, number)));
+        Some(accounts)
     }
 
     /// Bytes of connections that are open.

@@ -15,6 +15,7 @@ mod listing;
 pub mod route;
 mod snapshot;
 mod state;
+pub mod table;
 
 pub use error::{Error, Flag};
 pub use flow::{Door, Flow, Workload};

@@ -238,6 +238,15 @@ fn a_percentage_that_never_ejects_is_told() {
     }
 }
 
+#[test]
+fn settings_for_a_port_that_is_not_there_are_told() {
+    let policy = "trafficPolicy: {portLevelSettings: [{port: {number: 5432}}, {port: {number: 7}}]}";
+    let field = "trafficPolicy.portLevelSettings[1].port.number";
+    check_alone(&format!("{{host: db, {policy}}}"), field, "has no TCP port 7");
+    let subset = format!("{{host: db, subsets: [{{name: v1, labels: {{version: v1}}, {policy}}}]}}");
+    check_alone(&subset, &format!("subsets[0].{field}"), "has no TCP port 7");
+}
+
 const HOME: &str = "{apiVersion: networking.istio.io/v1, kind: ServiceEntry, metadata: {name: home}, spec: {hosts: [a.x], \
                     resolution: STATIC, ports: [{number: 80, name: tcp}], endpoints: [{address: 10.1.0.9, locality: here}]}}";
 

@@ -11,7 +11,9 @@ pub mod datapath;
 mod error;
 mod flow;
 pub mod istio;
+mod limits;
 mod listing;
+pub mod outlier;
 pub mod route;
 mod snapshot;
 mod state;
@@ -19,6 +21,7 @@ pub mod table;
 
 pub use error::{Error, Flag};
 pub use flow::{Door, Flow, Workload};
+pub use limits::Permit;
 pub use snapshot::{
     Balancing, Cluster, ClusterKind, ClusterName, Destination, Endpoint, Host, Keepalive, Limit, LimitScope,
     Listener, Match, OutlierDetection, Route, Rule, Service, Snapshot, SteerReason, SubnetListener,

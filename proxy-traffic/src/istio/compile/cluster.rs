@@ -131,6 +131,7 @@ impl<'a> Clusters<'a> {
             keepalive: traffic::keepalive(&blocks),
             outlier,
             state: state(previous),
+            table: Default::default(),
         }
     }
 
@@ -152,6 +153,7 @@ impl<'a> Clusters<'a> {
             keepalive: None,
             outlier: None,
             state: state(previous),
+            table: Default::default(),
         }
     }
 }

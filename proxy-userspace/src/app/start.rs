@@ -20,7 +20,7 @@ use crate::{
     metrics::Metrics,
     node::Steering,
     proxy::{AccessLog, Context, Workers, access_log::Format},
-    settings::Settings,
+    settings::{Datapath, Overflow, Settings},
 };
 
 /// Kubernetes' name for the end of every service name.
@@ -66,6 +66,8 @@ pub(super) fn kernel(settings: &Settings, cgroups: &Cgroups) -> anyhow::Result<K
         own_cgroup: cgroups.daemon_id()?,
         mark: settings.mark,
         claims: settings.max_listeners,
+        endpoints: settings.max_endpoints,
+        lease: settings.lease,
         pin: settings.pins().then(|| pin_folder(settings)),
         log: settings.bpf_log,
     })
@@ -91,6 +93,9 @@ pub(super) fn istio(settings: &Settings) -> istio::Settings {
         gateway_labels: settings.gateway_labels(),
         gateway_address: settings.gateway_address,
         connect_timeout: CONNECT_TIMEOUT,
+        locality: settings.locality.clone(),
+        steer_all: settings.datapath == Datapath::Steer,
+        overflow_closes: settings.overflow == Overflow::Close,
     }
 }
 

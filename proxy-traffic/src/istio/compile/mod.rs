@@ -4,13 +4,17 @@
 //! listener of the mesh, each bound server of a Gateway a listener of the edge. Pure and deterministic: what
 //! must stay as it was comes in as the previous snapshot.
 
+mod blocks;
 mod cluster;
 mod gateway;
+mod locality;
 mod mesh;
 mod policy;
 mod protocol;
 mod registry;
 mod rules;
+mod traffic;
+mod verdict;
 mod vip;
 mod workload;
 
@@ -38,6 +42,12 @@ pub struct Settings {
     pub gateway_address: IpAddr,
     /// How long connecting may take when no DestinationRule says.
     pub connect_timeout: Duration,
+    /// Where this process is: `region/zone/subzone`, of which the end may be missing; empty: nobody said.
+    pub locality: String,
+    /// The daemon carries every connection that a rule claims.
+    pub steer_all: bool,
+    /// What is over a limit is accepted and closed where no annotation says otherwise; else `connect()` fails.
+    pub overflow_closes: bool,
 }
 
 impl Default for Settings {
@@ -47,13 +57,17 @@ impl Default for Settings {
             gateway_labels: BTreeMap::from([("istio".to_owned(), "ingressgateway".to_owned())]),
             gateway_address: Ipv4Addr::UNSPECIFIED.into(),
             connect_timeout: Duration::from_secs(10),
+            locality: String::new(),
+            steer_all: false,
+            overflow_closes: false,
         }
     }
 }
 
 /// Turns `resources` into the rules that are in force, and says what could not be used.
 ///
-/// `previous` supplies the addresses that hosts were given and the running side of clusters of the same name.
+/// `previous` supplies the addresses that hosts were given and the running side of clusters of the same name. Listeners
+/// and clusters that say the same as in `previous` are the same in memory: pointers tell what changed.
 #[must_use]
 pub fn compile(resources: &Resources, previous: &Snapshot, settings: &Settings) -> (Snapshot, Vec<Problem>) {
     let mut problems = Problems(resources.clashes.clone());
@@ -62,8 +76,9 @@ pub fn compile(resources: &Resources, previous: &Snapshot, settings: &Settings) 
     let hosts = vip::allocate(&registry, previous, &mut problems);
     let mut clusters = Clusters::new(&registry, &policies, previous, settings);
     let bindings = Bindings::new(resources, settings);
-    let (listeners, subnets) = mesh::listeners(&registry, &hosts, &bindings, &mut clusters, &mut problems);
-    let gateways = gateway::listeners(resources, settings, &bindings, &mut clusters, &mut problems);
+    let mesh = mesh::listeners(&registry, &hosts, &bindings, &mut clusters, &mut problems);
+    let gateways = gateway::listeners(resources, previous, settings, &bindings, &mut clusters, &mut problems);
+    let (listeners, subnets) = verdict::settle(mesh, &gateways, previous, settings);
     let clusters = clusters.into_map();
     let snapshot =
         Snapshot { generation: previous.generation, listeners, subnets, gateways, clusters, hosts };

@@ -1,12 +1,16 @@
 //! Rows of data: YAML in, the snapshot's listing or a problem out.
 
 mod gateway;
+mod locality;
 mod mesh;
 mod policy;
 mod problems;
 mod properties;
+mod reuse;
 mod services;
 mod store;
+mod traffic;
+mod verdict;
 
 use super::{Problem, Settings, Severity, Store, compile};
 use crate::Snapshot;

@@ -1,9 +1,11 @@
 //! Bad input: each row is a spec, and the field and words of the problem that its owner reads.
 
+mod annotations;
 mod destination_rule;
 mod gateway;
 mod kubernetes;
 mod service_entry;
+mod traffic_policy;
 mod virtual_service;
 
 use super::{

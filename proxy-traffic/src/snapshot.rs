@@ -329,8 +329,18 @@ impl Cluster {
 /// Two clusters that say the same are equal, whatever their connections did.
 impl PartialEq for Cluster {
     fn eq(&self, other: &Self) -> bool {
-        let Self { name, service, kind, connect_timeout, balancing, limit, keepalive, outlier, state: _ } =
-            self;
+        let Self {
+            name,
+            service,
+            kind,
+            connect_timeout,
+            balancing,
+            limit,
+            keepalive,
+            outlier,
+            state: _,
+            table: _,
+        } = self;
         let first = (name, service, kind, connect_timeout);
         let second = (balancing, limit, keepalive, outlier);
         first == (&other.name, &other.service, &other.kind, &other.connect_timeout)

@@ -199,6 +199,12 @@ proptest! {
         prop_assert_eq!(found.map(load), Some(load(one).min(load(other))));
     }
 
+}
+
+proptest! {
+    // These tables are large.
+    #![proptest_config(ProptestConfig::with_cases(32))]
+
     #[test]
     fn a_maglev_table_gives_each_its_share(weights in collection::vec(1..20u32, 1..150usize)) {
         let slots = table::slots(Balancing::SourceHash, &numbered(&weights));

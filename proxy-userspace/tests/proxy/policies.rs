@@ -29,7 +29,7 @@ fn limited(cluster: Cluster, max_connections: u32, scope: LimitScope) -> Cluster
 
 /// Dials `count` times, one after the other, and returns those that are served.
 fn served(address: SocketAddr, count: usize) -> Vec<TcpStream> {
-    (0..count).map(|_| Proxy::dial_to(address)).filter(|stream| is_served(stream)).collect()
+    (0..count).map(|_| Proxy::dial_to(address)).filter(is_served).collect()
 }
 
 /// Connections that ended with this flag.

@@ -37,7 +37,10 @@ use proxy_common::{
 };
 use proxy_traffic::{Cluster, Snapshot, Workload};
 
-use self::{deliver::Delivery, events::Events, lease::Lease, links::Links, log::LogReader, objects::SharedMaps, tables::Tables};
+use self::{
+    deliver::Delivery, events::Events, lease::Lease, links::Links, log::LogReader, objects::SharedMaps,
+    tables::Tables,
+};
 pub use self::{
     diagnose::Found,
     error::Error,
@@ -77,7 +80,17 @@ impl Kernel {
         let events = Events::new(made.events);
         let log = LogReader::start(&mut capture, settings.log)?;
         let links = Links::new(settings.pin.clone())?;
-        Ok(Self { capture, counters, tables, links, deliveries: HashMap::new(), shared, _log: log })
+        Ok(Self {
+            capture,
+            counters,
+            tables,
+            lease,
+            events,
+            links,
+            deliveries: HashMap::new(),
+            shared,
+            _log: log,
+        })
     }
 
     /// Attaches to the fewest cgroups that cover `cgroups`; those that are no longer wanted are let go afterwards.

@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    os::fd::{FromRawFd as _, OwnedFd},
     path::{Path, PathBuf},
 };
 
@@ -9,6 +10,7 @@ use aya::{
     Ebpf, Pod,
     maps::{Array, HashMap as BpfHash, IterableMap as _, LpmTrie, Map, MapData, MapError, RingBuf},
 };
+use nix::libc;
 use proxy_common::direct::LAYOUT;
 
 use super::{
@@ -31,11 +33,8 @@ pub(super) struct Made {
 }
 
 pub(super) fn open(capture: &mut Ebpf, settings: &KernelSettings) -> Result<Made, Error> {
-    let sizes = Sizes {
-        workloads: objects::WORKLOADS,
-        listeners: settings.claims,
-        endpoints: settings.endpoints,
-    };
+    let sizes =
+        Sizes { workloads: objects::WORKLOADS, listeners: settings.claims, endpoints: settings.endpoints };
     if let Some(pin) = &settings.pin {
         PinFolder::open(pin.clone())?;
     }
@@ -56,7 +55,7 @@ pub(super) fn open(capture: &mut Ebpf, settings: &KernelSettings) -> Result<Made
         steered_ranges: objects::take(capture, "SUBNETS")?,
     };
     let lease = maker.array("LEASE", 1, 0)?;
-    let events = RingBuf::create(1 << 20, 0).map_err(failed)?;
+    let events = ring(1 << 20)?;
     Ok(Made { opened, sizes, lease, events })
 }
 
@@ -106,6 +105,19 @@ impl Maker {
         let Some(path) = self.0.as_deref().map(|folder: &Path| folder.join(name)) else { return Ok(()) };
         map.pin(path).map_err(|error| Error::Share(error.to_string()))
     }
+}
+
+fn ring(size: u32) -> Result<RingBuf<MapData>, Error> {
+    // Type, sizes of key and value, entries; the rest of the attributes is zero.
+    let attributes = [27_u32, 0, 0, size];
+    // SAFETY: the kernel reads these attributes and gives a new descriptor or -1.
+    let status = unsafe { libc::syscall(libc::SYS_bpf, 0, attributes.as_ptr(), size_of_val(&attributes)) };
+    if status < 0 {
+        return Err(Error::file("making the map", "EVENTS")(std::io::Error::last_os_error()));
+    }
+    // SAFETY: new, and nobody else's.
+    let map = unsafe { OwnedFd::from_raw_fd(status as i32) };
+    Map::from_map_data(MapData::from_fd(map).map_err(failed)?).and_then(RingBuf::try_from).map_err(failed)
 }
 
 fn failed(source: MapError) -> Error {

@@ -91,8 +91,15 @@ impl World {
         let steering = Steering::default();
         let own_cgroup = cgroup::id(&cgroups.path.join("daemon")).unwrap();
         let (endpoints, lease) = (KernelSettings::ENDPOINTS, Duration::from_secs(60));
-        let settings =
-            KernelSettings { own_cgroup, mark: steering.mark, claims, endpoints, lease, pin: pin.clone(), log };
+        let settings = KernelSettings {
+            own_cgroup,
+            mark: steering.mark,
+            claims,
+            endpoints,
+            lease,
+            pin: pin.clone(),
+            log,
+        };
         let mut world = Self {
             workload,
             steering,

@@ -21,14 +21,13 @@ const BPF_MAP_LOOKUP_BATCH: libc::c_int = 24;
 /// The map.
 pub(super) struct Accounts {
     map: BpfHash<MapData, AccountKey, Account>,
-    pub(super) size: u32,
     /// How often somebody has read all of it for the sake of the numbers.
     reads: AtomicU64,
 }
 
 impl Accounts {
-    pub(super) fn new(map: BpfHash<MapData, AccountKey, Account>, size: u32) -> Self {
-        Self { map, size, reads: AtomicU64::new(0) }
+    pub(super) fn new(map: BpfHash<MapData, AccountKey, Account>) -> Self {
+        Self { map, reads: AtomicU64::new(0) }
     }
 
     /// Every account, for somebody who keeps the numbers.

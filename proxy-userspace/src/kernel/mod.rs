@@ -6,6 +6,7 @@
 mod accounts;
 mod antichain;
 mod deliver;
+mod diagnose;
 mod error;
 mod events;
 mod foreign;
@@ -21,6 +22,7 @@ mod tables;
 
 use std::{
     collections::{BTreeSet, HashMap},
+    net::SocketAddr,
     os::fd::BorrowedFd,
     path::PathBuf,
     sync::Arc,
@@ -33,12 +35,16 @@ use aya::{
 };
 use proxy_common::{
     Counter,
-    direct::{Account, AccountKey},
+    direct::{Account, AccountKey, Event},
 };
 use proxy_traffic::{Cluster, Snapshot, Workload};
 
-use self::{deliver::Delivery, links::Links, log::LogReader, objects::SharedMaps, tables::Tables};
+use self::{
+    deliver::Delivery, events::Events, lease::Lease, links::Links, log::LogReader, objects::SharedMaps,
+    tables::Tables,
+};
 pub use self::{
+    diagnose::Found,
     error::Error,
     foreign::Foreign,
     log::LogLevel,
@@ -53,6 +59,8 @@ pub struct Kernel {
     capture: Ebpf,
     counters: PerCpuArray<MapData, u64>,
     tables: Tables,
+    lease: Lease,
+    events: Events,
     links: Links,
     deliveries: HashMap<u64, Delivery>,
     shared: SharedMaps,
@@ -68,11 +76,24 @@ impl Kernel {
         let mut capture = objects::load_capture(settings)?;
         let shared = SharedMaps::share(&capture)?;
         let counters = objects::take(&mut capture, "COUNTERS")?;
-        let (opened, sizes) = stopgap::open(&mut capture, settings)?;
-        let tables = Tables::open(opened, sizes, Instant::now())?;
+        let made = stopgap::open(&mut capture, settings)?;
+        let tables = Tables::open(made.opened, made.sizes, Instant::now())?;
+        let mut lease = Lease::new(made.lease, settings.lease);
+        lease.renew()?;
+        let events = Events::new(made.events);
         let log = LogReader::start(&mut capture, settings.log)?;
         let links = Links::new(settings.pin.clone())?;
-        Ok(Self { capture, counters, tables, links, deliveries: HashMap::new(), shared, _log: log })
+        Ok(Self {
+            capture,
+            counters,
+            tables,
+            lease,
+            events,
+            links,
+            deliveries: HashMap::new(),
+            shared,
+            _log: log,
+        })
     }
 
     /// Attaches to the fewest cgroups that cover `cgroups`; those that are no longer wanted are let go afterwards.
@@ -125,11 +146,22 @@ impl Kernel {
         self.tables.sync(snapshot, Instant::now())
     }
 
-    /// Does what time has come for; to be called every few seconds.
+    /// Writes who is ejected where [`proxy_traffic::ClusterState::health`] has changed; the number of clusters it did for.
+    ///
+    /// # Errors
+    /// When the kernel refuses; the rest is written next time.
+    pub fn sync_health(&mut self) -> Result<usize, Error> {
+        self.tables.sync_health()
+    }
+
+    /// Renews the lease and does what else time has come for; to be called every few seconds, and at least four times in
+    /// the length of a lease.
     ///
     /// # Errors
     /// When the kernel refuses; what is left undone is done next time.
     pub fn tend(&mut self, now: Instant) -> Result<(), Error> {
+        // First of all: without it the kernel stops to route.
+        self.lease.renew()?;
         self.tables.tend(now)
     }
 
@@ -151,6 +183,25 @@ impl Kernel {
     #[must_use]
     pub fn endpoint(&self, number: u32) -> Option<&Arc<EndpointOf>> {
         self.tables.endpoint(number)
+    }
+
+    /// Readable when [`Self::events`] has something to tell.
+    #[must_use]
+    pub fn events_fd(&self) -> BorrowedFd<'_> {
+        self.events.fd()
+    }
+
+    /// What the programs have told of single connections since the last call.
+    pub fn events(&mut self, each: impl FnMut(&Event)) {
+        self.events.each(each);
+    }
+
+    /// What a connect of the workload `cookie` to `destination` finds now; `None`: nothing claims it.
+    ///
+    /// # Errors
+    /// When the kernel refuses to read a map.
+    pub fn look(&self, cookie: u64, destination: SocketAddr) -> Result<Option<Found>, Error> {
+        self.tables.look(cookie, destination)
     }
 
     /// How full the tables are.

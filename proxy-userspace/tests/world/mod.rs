@@ -90,7 +90,16 @@ impl World {
         let pin = pinned.then(|| std::env::temp_dir().join(&name));
         let steering = Steering::default();
         let own_cgroup = cgroup::id(&cgroups.path.join("daemon")).unwrap();
-        let settings = KernelSettings { own_cgroup, mark: steering.mark, claims, pin: pin.clone(), log };
+        let (endpoints, lease) = (KernelSettings::ENDPOINTS, Duration::from_secs(60));
+        let settings = KernelSettings {
+            own_cgroup,
+            mark: steering.mark,
+            claims,
+            endpoints,
+            lease,
+            pin: pin.clone(),
+            log,
+        };
         let mut world = Self {
             workload,
             steering,

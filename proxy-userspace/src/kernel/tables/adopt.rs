@@ -33,7 +33,7 @@ impl Tables {
         let settled = maps.workloads.held.is_empty() && maps.listener_keys().next().is_none();
         Ok(Self {
             maps,
-            accounts: Accounts::new(accounts, sizes.endpoints),
+            accounts: Accounts::new(accounts),
             regions,
             clusters,
             scopes: Scopes::default(),

@@ -9,6 +9,7 @@ mod clusters;
 mod commit;
 mod diff;
 mod health;
+mod look;
 mod maps;
 mod plan;
 mod regions;

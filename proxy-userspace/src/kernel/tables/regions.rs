@@ -27,7 +27,6 @@ impl Region {
 /// The slots that nobody uses. Slot 0 is never given away.
 #[derive(Debug)]
 pub(super) struct Regions {
-    size: u32,
     /// Base → count. Neighbours are one.
     free: BTreeMap<u32, u32>,
     /// The same by (count, base): the smallest that fits is taken.
@@ -40,7 +39,7 @@ impl Regions {
     /// All of an array of `size` slots.
     pub(super) fn new(size: u32) -> Self {
         let (free, by_count) = (BTreeMap::new(), BTreeSet::new());
-        let mut regions = Self { size, free, by_count, resting: VecDeque::new(), used: 0 };
+        let mut regions = Self { free, by_count, resting: VecDeque::new(), used: 0 };
         regions.insert(Region { base: 1, count: size.saturating_sub(1) });
         regions
     }
@@ -114,10 +113,6 @@ impl Regions {
     /// Slots that are given away or rest, and slot 0.
     pub(super) fn used(&self) -> u32 {
         self.used + 1
-    }
-
-    pub(super) fn size(&self) -> u32 {
-        self.size
     }
 
     /// Cuts `region` out of the free region that holds it.

@@ -94,6 +94,11 @@ impl Slots {
             && (region.base..).zip(slots).all(|(at, slot)| at < self.size && self.get(at) == *slot)
     }
 
+    /// The slot at `at`, if there is one.
+    pub(super) fn read(&self, at: u32) -> Option<Slot> {
+        (at < self.size).then(|| self.get(at))
+    }
+
     fn get(&self, at: u32) -> Slot {
         assert!(at < self.size);
         // SAFETY: inside the mapping; programs only read, and we are the only writer.

@@ -15,6 +15,7 @@ pub(super) trait Store {
     type Value: Copy + PartialEq;
     fn put(&mut self, key: Self::Key, value: Self::Value) -> Result<(), MapError>;
     fn delete(&mut self, key: Self::Key) -> Result<(), MapError>;
+    fn look_up(&self, key: Self::Key) -> Result<Self::Value, MapError>;
     fn all(&self) -> Result<Vec<(Self::Key, Self::Value)>, MapError>;
 }
 
@@ -28,6 +29,10 @@ impl<K: Pod + Eq + Hash, V: Pod + PartialEq> Store for BpfHash<MapData, K, V> {
 
     fn delete(&mut self, key: K) -> Result<(), MapError> {
         self.remove(&key)
+    }
+
+    fn look_up(&self, key: K) -> Result<V, MapError> {
+        self.get(&key, 0)
     }
 
     fn all(&self) -> Result<Vec<(K, V)>, MapError> {
@@ -45,6 +50,10 @@ impl<K: Pod + Eq + Hash, V: Pod + PartialEq> Store for LpmTrie<MapData, K, V> {
 
     fn delete(&mut self, (bits, data): (u32, K)) -> Result<(), MapError> {
         self.remove(&Key::new(bits, data))
+    }
+
+    fn look_up(&self, (bits, data): (u32, K)) -> Result<V, MapError> {
+        self.get(&Key::new(bits, data), 0)
     }
 
     fn all(&self) -> Result<Vec<((u32, K), V)>, MapError> {
@@ -80,6 +89,15 @@ impl<M: Store> Table<M> {
     pub(super) fn open(map: M, about: About) -> Result<Self, Error> {
         let held = map.all().map_err(|source| Error::Map { name: about.name, source })?;
         Ok(Self { map, about, held: held.into_iter().collect() })
+    }
+
+    /// What the map itself says.
+    pub(super) fn read(&self, key: M::Key) -> Result<Option<M::Value>, Error> {
+        match self.map.look_up(key) {
+            Ok(value) => Ok(Some(value)),
+            Err(MapError::KeyNotFound) => Ok(None),
+            Err(source) => Err(Error::Map { name: self.about.name, source }),
+        }
     }
 
     /// Refuses when `fresh` more keys find no room.

@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests count as tests")]
 
-use std::{collections::BTreeSet, path::PathBuf};
+use std::{collections::BTreeSet, path::PathBuf, time::Duration};
 
 use shunt::{
     kernel::{Foreign, Kernel, KernelSettings, LogLevel},
@@ -30,7 +30,15 @@ impl Drop for Folders {
 }
 
 fn settings() -> KernelSettings {
-    KernelSettings { own_cgroup: u64::MAX, mark: 1, claims: 64, pin: None, log: LogLevel::Off }
+    KernelSettings {
+        own_cgroup: u64::MAX,
+        mark: 1,
+        claims: 64,
+        endpoints: 64,
+        lease: Duration::ZERO,
+        pin: None,
+        log: LogLevel::Off,
+    }
 }
 
 fn only(cgroup: &PathBuf) -> BTreeSet<PathBuf> {

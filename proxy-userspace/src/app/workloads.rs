@@ -7,6 +7,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
+    net::IpAddr,
     os::{fd::AsFd as _, unix::fs::MetadataExt as _},
     path::{Path, PathBuf},
     sync::Arc,
@@ -14,7 +15,7 @@ use std::{
 };
 
 use anyhow::{Context as _, bail, ensure};
-use proxy_common::FailurePolicy;
+use proxy_common::{FailurePolicy, v4_mapped};
 use proxy_traffic::{Door, Workload};
 
 use super::{dial::InNamespace, direct::Direct};
@@ -169,12 +170,17 @@ impl Workloads {
             Some(path) => cgroup::id(path)?,
             None => 0,
         };
+        // Without one the same source is still sent to the same endpoint, though all workloads are alike then.
+        let sources = extent.namespace.addresses().unwrap_or_default();
+        let mapped = |address: Option<IpAddr>| address.map(v4_mapped).unwrap_or_default();
         let port6 = listeners.v6.as_ref().ok().map(|listener| listener.local_addr()).transpose()?;
         Ok(proxy_common::Workload {
             cgroup_id,
             port4: listeners.v4.local_addr()?.port().to_be_bytes(),
             port6: port6.map_or(0, |address| address.port()).to_be_bytes(),
             failure_policy: self.places.failure_policy as u8,
+            source4: mapped(sources.0.map(IpAddr::from)),
+            source6: mapped(sources.1.map(IpAddr::from)),
             ..Default::default()
         })
     }

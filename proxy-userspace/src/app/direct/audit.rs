@@ -77,7 +77,7 @@ impl Audit {
         let stays = |drift: &&Drift| {
             let by = |one: &Drift| one.active.wrapping_sub(one.sockets);
             self.before.get(&drift.key).is_some_and(|before| by(before) == by(drift))
-                && !self.told.get(&drift.key).is_some_and(|told| by(told) == by(drift))
+                && self.told.get(&drift.key).is_none_or(|told| by(told) != by(drift))
         };
         let fresh: Vec<_> = now.values().filter(stays).copied().collect();
         self.told.retain(|key, _| now.contains_key(key));

@@ -90,8 +90,8 @@ impl RoundTrips {
         }
         let Some((cluster, address)) = place(endpoint) else { return };
         let labels = [("cluster", cluster), ("endpoint", address.to_string())];
-        let none = Sum::default;
-        change(self.0.entry(endpoint).or_insert(RoundTrip { labels, folded: none(), now: none() }));
+        let none = Sum::default();
+        change(self.0.entry(endpoint).or_insert(RoundTrip { labels, folded: none, now: none }));
     }
 }
 

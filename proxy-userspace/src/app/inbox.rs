@@ -9,7 +9,7 @@ use tokio::{
     net::{TcpListener, UnixListener},
     signal::unix::{Signal, SignalKind, signal},
     sync::mpsc,
-    time::{Instant, Interval, MissedTickBehavior, interval, sleep_until},
+    time::{Instant, Interval, MissedTickBehavior, interval, sleep_until, timeout},
 };
 
 use crate::{
@@ -30,8 +30,10 @@ const UPKEEP: Duration = Duration::from_secs(1);
 const HEALTH: Duration = Duration::from_millis(250);
 /// How often the limits' counts are compared with the sockets that exist.
 const AUDIT: Duration = Duration::from_secs(30);
-/// Records of the kernel gather this long, so that a busy node does not wake the daemon for each.
+/// Records of the kernel gather at least this long, so that a busy node does not wake the daemon for each.
 const GATHER: Duration = Duration::from_millis(10);
+/// And at most this long: the kernel wakes nobody for a few of them unless they are urgent.
+const PATIENCE: Duration = Duration::from_millis(100);
 
 /// The signals that end the daemon.
 pub(super) struct Signals {
@@ -96,10 +98,11 @@ impl Records {
         Ok(Self { ring: Readable::watch(kernel.events_fd().try_clone_to_owned()?)?, next: Instant::now() })
     }
 
-    /// Waits until there are some. The kernel wakes whoever has read everything, so everything must be read then.
+    /// Waits until there may be some; everything must be read then, or the kernel wakes nobody for what comes next.
     pub(super) async fn ready(&mut self) {
         sleep_until(self.next).await;
-        self.ring.ready().await;
+        // Late or woken, it is time to look.
+        let _ = timeout(PATIENCE, self.ring.ready()).await;
         self.next = Instant::now() + GATHER;
     }
 }

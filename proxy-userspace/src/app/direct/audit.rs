@@ -45,7 +45,7 @@ impl Count {
     }
 }
 
-/// The accounts that count a socket: that of its limit, and that of its endpoint.
+/// The accounts that count a socket: that of its limit, and its own.
 fn accounts(tracked: &Tracked) -> impl Iterator<Item = AccountKey> {
     let Tracked { netns_cookie, cluster, endpoint, .. } = *tracked;
     let key = |netns_cookie, endpoint| AccountKey { netns_cookie, cluster, endpoint };
@@ -55,7 +55,7 @@ fn accounts(tracked: &Tracked) -> impl Iterator<Item = AccountKey> {
         _ => key(netns_cookie, 0),
     };
     let own = key(netns_cookie, endpoint);
-    std::iter::once(limit).chain((own != limit && endpoint != 0).then_some(own))
+    std::iter::once(limit).chain((own != limit).then_some(own))
 }
 
 impl Audit {
@@ -111,11 +111,12 @@ mod tests {
             tracked(limit::ARMED, 7, 3, LimitScope::Node),
             tracked(limit::ARMED, 7, 4, LimitScope::Endpoint),
             tracked(limit::ARMED, 7, 0, LimitScope::Workload),
+            tracked(limit::ARMED, 8, 0, LimitScope::Node),
             tracked(limit::FREE, 7, 3, LimitScope::Workload),
         ] {
             count.add(&socket);
         }
-        let want = [(key(7, 0), 2), (key(7, 3), 2), (key(0, 0), 1), (key(7, 4), 1)];
+        let want = [(key(7, 0), 2), (key(7, 3), 2), (key(0, 0), 2), (key(7, 4), 1), (key(8, 0), 1)];
         assert_eq!(count.active, HashMap::from(want));
     }
 

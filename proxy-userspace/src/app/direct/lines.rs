@@ -18,8 +18,8 @@ use proxy_traffic::{
 
 use crate::proxy::{self, Cause, Entry};
 
-/// Who a connection belongs to when its namespace is not looked after any more.
-static NOBODY: LazyLock<Arc<Workload>> = LazyLock::new(|| {
+/// Who a connection belongs to when nobody says.
+pub(super) static NOBODY: LazyLock<Arc<Workload>> = LazyLock::new(|| {
     let unknown = || WorkloadName::UNKNOWN.to_owned();
     Arc::new(Workload { name: unknown(), namespace: unknown(), labels: [].into() })
 });

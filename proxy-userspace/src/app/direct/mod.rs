@@ -33,6 +33,9 @@ use crate::{
     proxy::{self, AccessLog},
 };
 
+/// The cookie of accounts that are nobody's in particular.
+const EVERYBODY: u64 = 0;
+
 /// The direct path's books.
 pub(super) struct Direct {
     ledger: Ledger,
@@ -74,8 +77,11 @@ impl Direct {
     ) -> Self {
         let gauges = Gauges::default();
         metrics.register(Box::new(gauges.clone()));
+        let mut ledger = Ledger::new(Arc::clone(metrics));
+        // Where a limit counts all workloads together, so are those that it turns away.
+        ledger.open(EVERYBODY, &lines::NOBODY);
         Self {
-            ledger: Ledger::new(Arc::clone(metrics)),
+            ledger,
             gauges,
             audit: Audit::default(),
             history: History::default(),
@@ -231,7 +237,7 @@ fn report(event: &Event, parties: &Parties<'_>) -> bool {
 /// Connections that are open, by namespace. Accounts of nobody in particular count none.
 fn open(accounts: &[(AccountKey, Account)]) -> HashMap<u64, u64> {
     let mut open = HashMap::new();
-    for (key, account) in accounts.iter().filter(|(key, _)| key.netns_cookie != 0) {
+    for (key, account) in accounts.iter().filter(|(key, _)| key.netns_cookie != EVERYBODY) {
         *open.entry(key.netns_cookie).or_default() += account.opened.saturating_sub(account.closed);
     }
     open

@@ -119,3 +119,86 @@ fn between<'a>(old: &Ranges<'_>, new: &Ranges<'a>, changes: &mut Vec<Change<'a>>
     let gone = old.by_place().keys().filter(|place| !new.by_place().contains_key(place));
     changes.extend(gone.map(|place| (*place, None)));
 }
+
+#[cfg(test)]
+mod tests {
+    use proxy_traffic::{Match, Route, Rule};
+
+    use super::*;
+
+    fn listener(subnet: &str) -> Arc<Listener> {
+        let one = Match { destination_subnets: subnet.parse().into_iter().collect(), ..Match::default() };
+        let route = Arc::new(Route { name: String::new(), destinations: Vec::new() });
+        Arc::new(Listener {
+            name: String::new(),
+            rules: vec![Rule { matches: vec![one], route }],
+            steer: None,
+        })
+    }
+
+    fn snapshot(exact: &[(&str, &Arc<Listener>)], ranges: &[(&str, &Arc<Listener>)]) -> Snapshot {
+        let listeners = exact.iter().map(|(at, one)| (at.parse().unwrap(), (*one).clone())).collect();
+        let range = |(subnet, one): &(&str, &Arc<Listener>)| SubnetListener {
+            subnet: subnet.parse().unwrap(),
+            port: 80,
+            listener: (*one).clone(),
+        };
+        Snapshot { listeners, subnets: ranges.iter().map(range).collect(), ..Snapshot::default() }
+    }
+
+    #[test]
+    fn only_what_points_elsewhere_has_changed() {
+        let [a, b, wide] = ["", "", "10.1.0.0/16"].map(listener);
+        let (one, two, three) = ("10.0.0.1:80", "10.0.0.2:80", "10.0.0.3:80");
+        let (big, small, other) = ("10.0.0.0/8", "10.1.0.0/16", "11.0.0.0/8");
+        let old = snapshot(&[(one, &a), (two, &a)], &[(small, &a), (big, &wide)]);
+        for (new, want) in [
+            (old.clone(), &[][..]),
+            (snapshot(&[(one, &a), (two, &b)], &[(small, &a), (big, &wide)]), &["10.0.0.2/32 comes"][..]),
+            (
+                snapshot(&[(two, &a), (three, &a)], &[(small, &a), (big, &wide)]),
+                &["10.0.0.1/32 goes", "10.0.0.3/32 comes"],
+            ),
+            // The wide range is worked out anew: it looks at which others there are.
+            (
+                snapshot(&[(one, &a), (two, &a)], &[(big, &wide), (other, &a)]),
+                &["10.0.0.0/8 comes", "10.1.0.0/16 goes", "11.0.0.0/8 comes"],
+            ),
+            (
+                snapshot(&[], &[]),
+                &["10.0.0.0/8 goes", "10.0.0.1/32 goes", "10.0.0.2/32 goes", "10.1.0.0/16 goes"],
+            ),
+        ] {
+            let ranges = Ranges::of(&new);
+            let changes = changes(&old, &new, &ranges);
+            let row = |(place, listener): &Change<'_>| {
+                format!("{} {}", place.net, if listener.is_some() { "comes" } else { "goes" })
+            };
+            let mut rows: Vec<_> = changes.iter().map(row).collect();
+            rows.sort();
+            assert_eq!(rows, want);
+        }
+    }
+
+    #[test]
+    fn a_part_of_a_range_is_taken_by_the_longer_range_around_it() {
+        let one = listener("");
+        let new = snapshot(
+            &[],
+            &[("10.1.0.0/16", &one), ("10.0.0.0/8", &one), ("0.0.0.0/0", &one), ("::/0", &one)],
+        );
+        let ranges = Ranges::of(&new);
+        for (place, net, want) in [
+            ("10.0.0.0/8", "10.1.0.0/16", true),
+            ("10.0.0.0/8", "10.1.2.0/24", true),
+            ("10.0.0.0/8", "10.2.0.0/16", false),
+            ("10.1.0.0/16", "10.1.2.0/24", false),
+            ("0.0.0.0/0", "10.2.0.0/16", true),
+            ("::/0", "0.0.0.0/0", true),
+        ] {
+            let place = Place::range(place.parse().unwrap(), 80);
+            assert_eq!(ranges.is_taken(place, net.parse().unwrap()), want, "{place:?} {net}");
+            assert!(!ranges.is_taken(Place { port: 81, ..place }, net.parse().unwrap()));
+        }
+    }
+}

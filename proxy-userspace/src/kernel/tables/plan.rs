@@ -158,3 +158,112 @@ fn mix(seed: u64, text: &str) -> u64 {
     let hash = bytes.fold(start, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3));
     proxy_common::pick::mix(hash)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::BTreeMap, time::Duration};
+
+    use proxy_traffic::{Cluster, Match, Route, Rule, SteerReason};
+
+    use super::*;
+
+    /// Rules as rows write them: `app=web` for a label, `10.1.0.0/16` for a destination, nothing for everybody.
+    fn listener(rules: &[&str]) -> Listener {
+        let rule = |text: &&str| {
+            let mut one = Match::default();
+            match text.split_once('=') {
+                Some((key, value)) => drop(one.source_labels.insert(key.to_owned(), value.to_owned())),
+                None => one.destination_subnets.extend(text.parse::<IpNet>()),
+            }
+            let matches = if text.is_empty() { vec![] } else { vec![one] };
+            let cluster = Arc::new(Cluster::passthrough(Duration::from_secs(1)));
+            let destinations = vec![proxy_traffic::Destination { weight: 1, cluster }];
+            Rule { matches, route: Arc::new(Route { name: (*text).to_owned(), destinations }) }
+        };
+        Listener { name: String::new(), rules: rules.iter().map(rule).collect(), steer: None }
+    }
+
+    fn scope(number: u32, app: &str) -> Scope {
+        let labels = BTreeMap::from([("app".to_owned(), app.to_owned())]);
+        (number, Arc::new(Workload { name: String::new(), namespace: "default".to_owned(), labels }))
+    }
+
+    /// `SCOPE ADDRESS/BITS DECISION` of each entry; ranges count the bits of IPv6.
+    fn rows(place: Place, listener: &Listener, taken: &[&str]) -> Vec<String> {
+        let scopes = [scope(3, "web"), scope(4, "api")];
+        let taken: Vec<IpNet> = taken.iter().map(|net| net.parse().unwrap()).collect();
+        let planned = entries(place, listener, &scopes, |net| taken.contains(&net));
+        let row = |(at, decision): &(EntryKey, Decision<'_>)| {
+            assert_eq!((at.exact, at.key.port), (place.exact, place.port.to_be_bytes()));
+            let decision = match decision {
+                Decision::Pass => "pass".to_owned(),
+                Decision::Direct(route) => format!("to {:?}", route.name),
+                Decision::Steer(_) => "steer".to_owned(),
+            };
+            let address = std::net::Ipv6Addr::from(at.key.address).to_canonical();
+            let bits = at.bits - ListenerKey::HEAD_BITS;
+            format!("{} {address}/{bits} {decision}", u32::from_be_bytes(at.key.scope))
+        };
+        planned.entries.iter().map(row).collect()
+    }
+
+    #[test]
+    fn each_listener_stands_where_its_rules_differ_and_for_whom_they_do() {
+        for (net, exact, rules, taken, want) in [
+            ("10.0.0.1/32", true, &[""][..], &[][..], &["0 10.0.0.1/128 to \"\""][..]),
+            ("fd00::1/128", true, &[], &[], &["0 fd00::1/128 pass"]),
+            ("10.0.0.1/32", true, &["10.0.0.0/8"], &[], &["0 10.0.0.1/128 to \"10.0.0.0/8\""]),
+            (
+                "10.0.0.1/32",
+                true,
+                &["app=web", ""],
+                &[],
+                &["3 10.0.0.1/128 to \"app=web\"", "4 10.0.0.1/128 to \"\""],
+            ),
+            ("10.0.0.9/8", false, &[""], &[], &["0 10.0.0.0/104 to \"\""]),
+            (
+                "10.0.0.0/8",
+                false,
+                &["10.1.0.0/16"],
+                &[],
+                &["0 10.0.0.0/104 pass", "0 10.1.0.0/112 to \"10.1.0.0/16\""],
+            ),
+            (
+                "10.0.0.0/8",
+                false,
+                &["10.1.0.0/16", "app=web"],
+                &["10.1.0.0/16"],
+                &["3 10.0.0.0/104 to \"app=web\"", "4 10.0.0.0/104 pass"],
+            ),
+            ("::/0", false, &[""], &[], &["0 0.0.0.0/96 pass", "0 ::/0 to \"\""]),
+            ("::/0", false, &[""], &["0.0.0.0/0"], &["0 ::/0 to \"\""]),
+            ("fd00::/8", false, &[""], &[], &["0 fd00::/8 to \"\""]),
+        ] {
+            let place = Place { exact, ..Place::range(net.parse().unwrap(), 80) };
+            assert_eq!(rows(place, &listener(rules), taken), want, "{net} {rules:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_steered_for_anybody_is_delivered_to_the_daemon() {
+        let place = Place::range("10.0.0.0/8".parse().unwrap(), 80);
+        let steered = Listener { steer: Some(SteerReason::Setting), ..listener(&["10.1.0.0/16", "app=web"]) };
+        let planned = entries(place, &steered, &[], |_| false);
+        let want = ["10.0.0.0", "10.1.0.0"].map(|address| address.parse::<Ipv4Addr>().unwrap());
+        let keys = planned.steered.iter().map(|key| match key {
+            SteeredKey::Range(_, subnet) => Ipv4Addr::from(std::array::from_fn(|at| subnet.address[12 + at])),
+            SteeredKey::Exact(_) => panic!("a range"),
+        });
+        assert_eq!(keys.collect::<Vec<_>>(), want);
+        assert!(entries(place, &listener(&[""]), &[], |_| false).steered.is_empty());
+    }
+
+    #[test]
+    fn a_class_has_its_number_and_a_cluster_its_hash_after_every_start() {
+        // Written down: a daemon that takes maps over must come to the same.
+        assert_eq!(scope_number(&scope(0, "web").1), scope_number(&scope(9, "web").1));
+        assert_ne!(scope_number(&scope(0, "web").1), scope_number(&scope(0, "api").1));
+        assert_eq!(name_hash("outbound|80||one"), name_hash("outbound|80||one"));
+        assert_ne!(name_hash("outbound|80||one"), name_hash("outbound|80||two"));
+    }
+}

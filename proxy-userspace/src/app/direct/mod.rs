@@ -16,7 +16,7 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-use proxy_common::direct::{Account, AccountKey, Event, EventCause, EventKind};
+use proxy_common::direct::{Account, AccountKey, Event, EventCause, EventKind, Tracked};
 use proxy_traffic::{Snapshot, Workload, outlier::Outcome};
 
 use self::{
@@ -112,7 +112,7 @@ impl Direct {
     /// Whether connections are open that the kernel routed for the namespace `cookie`.
     pub(super) fn has_open(&self, kernel: &Kernel, cookie: u64) -> bool {
         let mut open = false;
-        self.list(kernel, cookie, |socket| open |= socket.is_established);
+        self.list(kernel, cookie, |socket| open |= is_open(&socket.tracked, cookie));
         open
     }
 
@@ -201,7 +201,7 @@ impl Direct {
         for (cookie, _) in some {
             self.list(kernel, cookie, |socket| {
                 let tracked = &socket.tracked;
-                if socket.is_established && tracked.netns_cookie == cookie {
+                if is_open(tracked, cookie) {
                     let key = AccountKey {
                         netns_cookie: cookie,
                         cluster: tracked.cluster,
@@ -222,6 +222,12 @@ impl Direct {
         let listed = list.tracked(kernel.tracked_map_fd(), each);
         listed.inspect_err(|error| tracing::debug!("open sockets are not listed: {error}")).is_ok()
     }
+}
+
+/// Whether a socket of the namespace `cookie` is a connection that the kernel routed: one that was used again for another
+/// still remembers the first, but not as established.
+fn is_open(tracked: &Tracked, cookie: u64) -> bool {
+    tracked.flags & Tracked::ESTABLISHED != 0 && tracked.netns_cookie == cookie
 }
 
 /// Tells the cluster of a failure to connect; whether its health has changed. Who gave up says nothing of the endpoint.

@@ -2,24 +2,21 @@
 
 use proxy_common::{
     Counter,
-    direct::{Account, AccountKey, Event, EventCause, EventKind, LimitScope, Tracked},
+    direct::{AccountKey, Event, EventCause, EventKind, LimitScope, Tracked},
     limit,
 };
 
-use crate::{
-    atomic::{fetch_add, swap},
-    maps,
-};
+use crate::{atomic::swap, maps};
 
 /// What is added to take one away.
-const MINUS_ONE: u64 = u64::MAX;
+pub(crate) const MINUS_ONE: u64 = u64::MAX;
 
 /// Adds `value` to one field of an account.
 macro_rules! add {
     ($account:expr, $field:ident, $value:expr) => {{
-        let account: *mut Account = $account;
+        let account: *mut proxy_common::direct::Account = $account;
         // SAFETY: the account is a map's value, which lives until this program ends, and is only ever added to.
-        unsafe { fetch_add(&raw mut (*account).$field, $value) }
+        unsafe { $crate::atomic::fetch_add(&raw mut (*account).$field, $value) }
     }};
 }
 pub(crate) use add;

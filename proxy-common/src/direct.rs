@@ -175,6 +175,8 @@ pub struct Account {
     pub closed: u64,
     /// Never established: refused, timed out, unreachable (UF).
     pub failed: u64,
+    /// Never established, because the application gave up first (DC).
+    pub abandoned: u64,
     /// Limit reached (UO).
     pub overflowed: u64,
     /// Nobody there (UH).
@@ -201,6 +203,8 @@ pub struct Tracked {
     pub netns_cookie: u64,
     /// When connect() was called, CLOCK_MONOTONIC in ns.
     pub started_ns: u64,
+    /// Bytes that had come when the application closed: what comes later is nobody's.
+    pub received: u64,
     /// Its cluster.
     pub cluster: u32,
     /// Its endpoint; 0: the original destination.
@@ -234,6 +238,16 @@ impl Tracked {
     pub const OUTLIER: u32 = 8;
     /// `getpeername` shows `original`.
     pub const REWRITTEN: u32 = 16;
+    /// The place is to be reserved when the kernel begins to connect (MPTCP: nobody sees such a socket's end otherwise).
+    pub const DEFERRED: u32 = 32;
+    /// The application has let go of the socket.
+    pub const LET_GO: u32 = 64;
+    /// The client ended its stream first.
+    pub const CLIENT_FIRST: u32 = 128;
+    /// The server ended its stream first.
+    pub const SERVER_FIRST: u32 = 256;
+    /// [`Self::received`] counts.
+    pub const RECEIVED: u32 = 512;
 }
 
 /// What an [`Event`] tells.
@@ -321,8 +335,8 @@ const _: () = {
     assert!(size_of::<ListenerKey>() == 22 && align_of::<ListenerKey>() == 1);
     assert!(size_of::<Listener>() == 16 && size_of::<Slot>() == 16);
     assert!(size_of::<Cluster>() == 40 && size_of::<Endpoint>() == 24);
-    assert!(size_of::<AccountKey>() == 16 && size_of::<Account>() == 96);
-    assert!(size_of::<Tracked>() == 80 && size_of::<Event>() == 104);
+    assert!(size_of::<AccountKey>() == 16 && size_of::<Account>() == 104);
+    assert!(size_of::<Tracked>() == 88 && size_of::<Event>() == 104);
 };
 
 macro_rules! plain_bytes {

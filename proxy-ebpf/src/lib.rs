@@ -1,7 +1,7 @@
-//! What both objects share: which destinations are claimed.
+//! What both objects share: addresses as the maps hold them, and which destinations are steered.
 //!
-//! `capture` asks before it gives a connection to the daemon, `deliver` asks again when the packet arrives. Both
-//! must answer alike, so the question and its two maps live here; the daemon creates the maps once.
+//! `capture` knows more: for whom. `deliver` cannot tell whom a packet is from, and asks the two maps here, which the
+//! daemon fills before and empties after those of `capture`.
 
 #![no_std]
 
@@ -9,18 +9,12 @@ mod maps;
 
 use proxy_common::{Destination, is_loopback};
 
-/// The verdict on `destination`: its exact listener, else its longest prefix, else `None`. A loopback destination
-/// is only ever claimed exactly: `0.0.0.0/0` is not meant to take a workload's own servers away.
+/// Whether connections to `destination` may be on their way to the daemon. A loopback destination is only ever claimed
+/// exactly: `0.0.0.0/0` is not meant to take a workload's own servers away.
 #[inline(always)]
 #[must_use]
-pub fn claim(destination: &Destination) -> Option<u32> {
-    if let Some(verdict) = maps::listener(destination) {
-        return Some(verdict);
-    }
-    if is_loopback(&destination.address) {
-        return None;
-    }
-    maps::subnet(destination)
+pub fn is_steered(destination: &Destination) -> bool {
+    maps::is_steered(destination) || (!is_loopback(&destination.address) && maps::is_range_steered(destination))
 }
 
 /// The `::ffff:a.b.c.d` form of an IPv4 address that a context holds as one word in network order.

@@ -1,4 +1,4 @@
-//! The maps that both objects share, behind one typed function each.
+//! The maps that the daemon's listeners are found by: what is steered for somebody. Made once, used by every `deliver`.
 
 use aya_ebpf::{
     bindings::BPF_F_NO_PREALLOC,
@@ -8,24 +8,22 @@ use aya_ebpf::{
 use proxy_common::{Destination, Subnet};
 
 /// Sizes are defaults: the daemon's settings override them at load.
-const CLAIMS: u32 = 65_536;
+const LISTENERS: u32 = 65_536;
 
 #[map]
-static LISTENERS: HashMap<Destination, u32> = HashMap::with_max_entries(CLAIMS, BPF_F_NO_PREALLOC);
+static STEERED: HashMap<Destination, u32> = HashMap::with_max_entries(LISTENERS, BPF_F_NO_PREALLOC);
 
 #[map]
-static SUBNETS: LpmTrie<Subnet, u32> = LpmTrie::with_max_entries(CLAIMS, 0);
+static STEERED_RANGES: LpmTrie<Subnet, u32> = LpmTrie::with_max_entries(LISTENERS, 0);
 
-/// The verdict of the listener on exactly this destination.
+/// Whether exactly this destination is steered.
 #[inline(always)]
-pub(crate) fn listener(destination: &Destination) -> Option<u32> {
-    // SAFETY: without preallocation an element is freed only after every running program has ended, so the
-    // reference cannot come to mean another key.
-    unsafe { LISTENERS.get(destination) }.copied()
+pub(crate) fn is_steered(destination: &Destination) -> bool {
+    STEERED.get_ptr(*destination).is_some()
 }
 
-/// The verdict of the longest prefix that holds the destination.
+/// Whether the longest prefix that holds the destination is steered.
 #[inline(always)]
-pub(crate) fn subnet(destination: &Destination) -> Option<u32> {
-    SUBNETS.get(Key::new(Subnet::BITS, Subnet::from(*destination))).copied()
+pub(crate) fn is_range_steered(destination: &Destination) -> bool {
+    STEERED_RANGES.get(Key::new(Subnet::BITS, Subnet::from(*destination))).is_some()
 }

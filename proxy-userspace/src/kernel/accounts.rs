@@ -4,7 +4,7 @@ use std::{
     io,
     os::fd::{AsFd as _, AsRawFd as _},
     ptr,
-    sync::atomic::{AtomicU64, Ordering},
+    sync::atomic::{AtomicU64, AtomicUsize, Ordering},
 };
 
 use aya::maps::{HashMap as BpfHash, IterableMap as _, MapData, MapError};
@@ -23,11 +23,13 @@ pub(super) struct Accounts {
     map: BpfHash<MapData, AccountKey, Account>,
     /// How often somebody has read all of it for the sake of the numbers.
     reads: AtomicU64,
+    /// How many there were when somebody looked last.
+    seen: AtomicUsize,
 }
 
 impl Accounts {
     pub(super) fn new(map: BpfHash<MapData, AccountKey, Account>) -> Self {
-        Self { map, reads: AtomicU64::new(0) }
+        Self { map, reads: AtomicU64::new(0), seen: AtomicUsize::new(0) }
     }
 
     /// Every account, for somebody who keeps the numbers.
@@ -39,6 +41,11 @@ impl Accounts {
 
     pub(super) fn reads(&self) -> u64 {
         self.reads.load(Ordering::Relaxed)
+    }
+
+    /// How many accounts there were when they were read last.
+    pub(super) fn seen(&self) -> usize {
+        self.seen.load(Ordering::Relaxed)
     }
 
     /// Every account. One that is made or deleted meanwhile may be missing; none comes twice.
@@ -60,7 +67,10 @@ impl Accounts {
             all.extend(keys.into_iter().zip(values).take(count));
             match next {
                 Some(_) => place = next,
-                None => return Ok(all),
+                None => {
+                    self.seen.store(all.len(), Ordering::Relaxed);
+                    return Ok(all);
+                }
             }
         }
     }

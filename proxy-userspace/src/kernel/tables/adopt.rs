@@ -15,10 +15,11 @@ use super::{
     Tables,
     batch::arms_region,
     clusters::{Clusters, EndpointOf, Held, Numbered, Numbers, region},
-    maps::{Maps, Opened, Sizes},
+    maps::{MAX_ENDPOINTS, Maps, Opened, Sizes},
     regions::{Region, Regions},
     scopes::Scopes,
     sweep::Idle,
+    table::About,
 };
 
 impl Tables {
@@ -34,6 +35,7 @@ impl Tables {
         Ok(Self {
             maps,
             accounts: Accounts::new(accounts),
+            accounts_about: About { name: "ACCOUNTS", size: sizes.endpoints, flag: MAX_ENDPOINTS },
             regions,
             clusters,
             scopes: Scopes::default(),

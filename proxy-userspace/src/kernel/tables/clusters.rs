@@ -247,7 +247,7 @@ fn cluster_entry(cluster: &Cluster, panic: bool) -> direct::Cluster {
         keepalive_interval_s: keepalive.interval.map_or(0, seconds),
         keepalive_probes: keepalive.probes.unwrap_or_default(),
         balancing: balancing as u8,
-        limit_scope: cluster.limit.map_or(LimitScope::default(), |limit| limit.scope) as u8,
+        limit_scope: cluster.limit.map_or_else(LimitScope::default, |limit| limit.scope) as u8,
         flags: flags.iter().filter(|(set, _)| *set).fold(0, |flags, (_, flag)| flags | flag),
         ..Entry::default()
     }

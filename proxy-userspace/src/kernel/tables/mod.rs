@@ -75,6 +75,7 @@ pub struct Fill {
 pub(super) struct Tables {
     maps: Maps,
     pub(super) accounts: Accounts,
+    accounts_about: About,
     regions: Regions,
     clusters: Clusters,
     scopes: Scopes,
@@ -83,7 +84,7 @@ pub(super) struct Tables {
     scoped: HashSet<Place>,
     /// What was synced last; `None`: the maps may hold anything.
     last: Option<Arc<Snapshot>>,
-    /// What found no room, but may find it in a moment.
+    /// What found no room, but may find it in a moment; or could not be written to its end.
     postponed: Option<Arc<Snapshot>>,
     /// Whether everybody is enrolled that an earlier daemon looked after.
     settled: bool,
@@ -106,8 +107,9 @@ impl Tables {
         };
         match self.draft(&changes, &ranges, whole) {
             Ok(batch) => {
+                self.postponed = Some(snapshot.clone());
                 let synced = self.commit(batch, whole, now)?;
-                (self.last, self.postponed) = (Some(snapshot.clone()), None);
+                self.last = self.postponed.take();
                 Ok(synced)
             }
             Err(error) => {
@@ -190,7 +192,7 @@ impl Tables {
         }
         let batch = self.draft(&changes, &ranges, false)?;
         if let Err(error) = self.commit(batch, false, now) {
-            self.last = None;
+            (self.last, self.postponed) = (None, Some(snapshot.clone()));
             return Err(error);
         }
         Ok(())
@@ -221,6 +223,7 @@ impl Tables {
             fill(maps.slots_about(), self.regions.used() as usize),
             fill(maps.clusters.about, maps.clusters.held.len()),
             fill(maps.endpoints.about, maps.endpoints.held.len()),
+            fill(self.accounts_about, self.accounts.seen()),
             fill(maps.steered.about, maps.steered.held.len()),
             fill(maps.steered_ranges.about, maps.steered_ranges.held.len()),
         ]

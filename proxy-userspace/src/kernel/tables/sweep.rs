@@ -56,7 +56,7 @@ impl Tables {
 
     /// What found no room may find it now, once.
     fn try_postponed(&mut self, now: Instant) -> Result<(), Error> {
-        if self.may_find_room() {
+        if self.last.is_some() && self.may_find_room() {
             return Ok(());
         }
         self.postponed.take().map_or(Ok(()), |snapshot| self.sync(&snapshot, now).map(|_| ()))

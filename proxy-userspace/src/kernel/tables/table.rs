@@ -16,7 +16,7 @@ pub(super) trait Store {
     fn put(&mut self, key: Self::Key, value: Self::Value) -> Result<(), MapError>;
     fn delete(&mut self, key: Self::Key) -> Result<(), MapError>;
     fn look_up(&self, key: Self::Key) -> Result<Self::Value, MapError>;
-    fn all(&self) -> Result<Vec<(Self::Key, Self::Value)>, MapError>;
+    fn all(&self) -> Result<HashMap<Self::Key, Self::Value>, MapError>;
 }
 
 impl<K: Pod + Eq + Hash, V: Pod + PartialEq> Store for BpfHash<MapData, K, V> {
@@ -35,7 +35,7 @@ impl<K: Pod + Eq + Hash, V: Pod + PartialEq> Store for BpfHash<MapData, K, V> {
         self.get(&key, 0)
     }
 
-    fn all(&self) -> Result<Vec<(K, V)>, MapError> {
+    fn all(&self) -> Result<HashMap<K, V>, MapError> {
         self.iter().collect()
     }
 }
@@ -56,7 +56,7 @@ impl<K: Pod + Eq + Hash, V: Pod + PartialEq> Store for LpmTrie<MapData, K, V> {
         self.get(&Key::new(bits, data), 0)
     }
 
-    fn all(&self) -> Result<Vec<((u32, K), V)>, MapError> {
+    fn all(&self) -> Result<HashMap<(u32, K), V>, MapError> {
         let entry = |(key, value): (Key<K>, V)| ((key.prefix_len(), key.data()), value);
         self.iter().map(|found| found.map(entry)).collect()
     }
@@ -88,7 +88,7 @@ impl<M: Store> Table<M> {
     /// Takes a map over with whatever it holds.
     pub(super) fn open(map: M, about: About) -> Result<Self, Error> {
         let held = map.all().map_err(|source| Error::Map { name: about.name, source })?;
-        Ok(Self { map, about, held: held.into_iter().collect() })
+        Ok(Self { map, about, held })
     }
 
     /// What the map itself says.

@@ -33,6 +33,7 @@ fn is_behind(account: &Account, old: &Account) -> bool {
             one.opened,
             one.closed,
             one.failed,
+            one.abandoned,
             one.overflowed,
             one.unhealthy,
             one.missing,

@@ -133,7 +133,8 @@ impl Book {
         }
         let Named { cluster, endpoint } = named(key);
         // Who was refused never had an endpoint, whatever account it was counted on.
-        let endpoint = endpoint.filter(|_| matches!(flag, Flag::None | Flag::UpstreamFailure));
+        let endpoint =
+            endpoint.filter(|_| !matches!(flag, Flag::Overflow | Flag::NoHealthyUpstream | Flag::NoCluster));
         let series = metrics.series(&self.workload, cluster.as_deref(), endpoint.as_ref(), flag);
         let place = *self.shared.entry(Arc::as_ptr(&series).addr()).or_insert_with(|| {
             self.totals.push((series, Totals::default()));
@@ -150,6 +151,7 @@ fn parts(account: &Account) -> impl Iterator<Item = (Flag, Totals)> {
     let all = [
         (Flag::None, Totals { opened, closed, sent, received }),
         (Flag::UpstreamFailure, Totals::refused(account.failed)),
+        (Flag::DownstreamClosed, Totals::refused(account.abandoned)),
         (Flag::Overflow, Totals::refused(account.overflowed)),
         (Flag::NoHealthyUpstream, Totals::refused(account.unhealthy)),
         (Flag::NoCluster, Totals::refused(account.missing)),
@@ -169,6 +171,7 @@ mod tests {
         opened: 5,
         closed: 4,
         failed: 0,
+        abandoned: 0,
         overflowed: 0,
         unhealthy: 0,
         missing: 0,
@@ -209,12 +212,20 @@ mod tests {
     #[test]
     fn an_account_becomes_series_by_the_way_connections_ended() {
         let mut ledger = ledger();
-        let refused = Account { failed: 3, overflowed: 2, unhealthy: 4, missing: 5, ..Account::default() };
+        let refused = Account {
+            failed: 3,
+            abandoned: 1,
+            overflowed: 2,
+            unhealthy: 4,
+            missing: 5,
+            ..Account::default()
+        };
         let accounts = [(key(7, 1), OPEN), (key(7, 2), refused), (key(0, 1), OPEN), (key(9, 1), OPEN)];
         ledger.update(&accounts, &Live::from([(key(7, 1), (11, 22))]), named);
         for (flag, endpoint, opened, closed) in [
             ("-", "w1", 5, 4),
             ("UF,URX", "w2", 3, 3),
+            ("DC", "w2", 1, 1),
             ("UO", "unknown", 2, 2),
             ("UH", "unknown", 4, 4),
             ("NC", "unknown", 5, 5),
@@ -226,7 +237,7 @@ mod tests {
             assert_eq!(sum(&ledger, "connections_closed", &labels), closed, "{flag}");
         }
         // Nobody's accounts, and those of an unknown namespace, are in no series.
-        assert_eq!(sum(&ledger, "connections_opened", &[]), 5 + 3 + 2 + 4 + 5);
+        assert_eq!(sum(&ledger, "connections_opened", &[]), 5 + 3 + 1 + 2 + 4 + 5);
         assert_eq!(sum(&ledger, "received_bytes", &[]), 111);
         assert_eq!(sum(&ledger, "sent_bytes", &[]), 1022);
     }

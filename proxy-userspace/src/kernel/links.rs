@@ -46,6 +46,11 @@ impl Links {
         Self { attached: BTreeMap::new(), pins, began: false }
     }
 
+    /// Whether an earlier daemon's pins were taken over.
+    pub(super) fn are_adopted(&self) -> bool {
+        self.pins.as_ref().is_some_and(PinFolder::is_adopted)
+    }
+
     /// Attaches what is missing, then lets go what is not wanted, then drops what an earlier daemon left and nobody
     /// took over.
     pub(super) fn set(&mut self, capture: &Ebpf, wanted: &BTreeSet<PathBuf>) -> Result<(), Error> {

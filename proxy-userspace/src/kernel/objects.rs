@@ -163,6 +163,14 @@ where
     map.try_into().map_err(|source| Error::Map { name, source })
 }
 
+/// The socket storage `name` of an object.
+pub(super) fn map_descriptor<'a>(object: &'a Ebpf, name: &'static str) -> Result<BorrowedFd<'a>, Error> {
+    match object.map(name) {
+        Some(Map::SkStorage(map)) => Ok(map.fd().as_fd()),
+        _ => Err(Error::Missing(name)),
+    }
+}
+
 /// The maps of claimed destinations, for objects that are loaded later. They are pinned in a bpffs that is mounted
 /// nowhere: only this process sees it, and it goes when the descriptor is closed.
 pub(super) struct SharedMaps {

@@ -66,6 +66,8 @@ pub(super) fn kernel(settings: &Settings, cgroups: &Cgroups) -> anyhow::Result<K
         own_cgroup: cgroups.daemon_id()?,
         mark: settings.mark,
         claims: settings.max_listeners,
+        endpoints: settings.max_endpoints,
+        lease: settings.lease,
         pin: settings.pins().then(|| pin_folder(settings)),
         log: settings.bpf_log,
     })

@@ -119,9 +119,10 @@ impl Workloads {
         let entry = self.entry(&extent, &listeners)?;
         let (families, cgroup_id) = (families(&listeners), entry.cgroup_id);
         let (v4, v6) = (listeners.v4.as_fd(), listeners.v6.as_ref().ok().map(|listener| listener.as_fd()));
-        self.kernel.enroll(extent.namespace.as_fd(), cookie, entry, v4, v6)?;
+        let workload = Arc::new(workload);
+        self.kernel.enroll(extent.namespace.as_fd(), cookie, entry, workload.clone(), v4, v6)?;
         let dial = Arc::new(InNamespace(extent.namespace.clone()));
-        let (workload, acceptors) = (Arc::new(workload), Vec::new());
+        let acceptors = Vec::new();
         let mut captured = Captured { workload, extent, dial, acceptors, families, cgroup_id, routed };
         let accepting = captured.accept(listeners, workers);
         self.captured.insert(name.clone(), captured);

@@ -3,11 +3,12 @@
 use std::{
     os::fd::{AsRawFd as _, OwnedFd},
     path::PathBuf,
+    time::Duration,
 };
 
 use aya::{
     Ebpf, EbpfLoader,
-    maps::{Map, MapData, MapError},
+    maps::{Map, MapError},
     programs::{CgroupSockAddr, Program, ProgramError},
 };
 
@@ -32,6 +33,10 @@ pub struct KernelSettings {
     pub mark: u32,
     /// Exact destinations, and ranges of them, that can be claimed.
     pub claims: u32,
+    /// Endpoints that the tables have room for.
+    pub endpoints: u32,
+    /// How long direct listeners may be used without a word from the daemon; 0: for ever.
+    pub lease: Duration,
     /// Folder that becomes a bpffs where links are pinned, for workloads whose connects must not pass while no daemon runs.
     pub pin: Option<PathBuf>,
     /// Messages of the programs; off costs nothing.
@@ -41,6 +46,8 @@ pub struct KernelSettings {
 impl KernelSettings {
     /// Destinations that can be claimed unless somebody says otherwise.
     pub const CLAIMS: u32 = 65_536;
+    /// Endpoints that there is room for unless somebody says otherwise.
+    pub const ENDPOINTS: u32 = 131_072;
 }
 
 /// Loads `capture` and has its programs verified.
@@ -108,6 +115,3 @@ impl SharedMaps {
         self.loader.load(DELIVER).map_err(|source| Error::Load { object: "deliver", source })
     }
 }
-
-/// `MapData` is what maps hold once they are taken out of their object.
-pub(super) type Held = MapData;

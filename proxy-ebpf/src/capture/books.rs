@@ -1,23 +1,21 @@
 //! The accounts of one connection: a place taken, given back exactly once, and what became of it.
 
-use core::{
-    ptr::addr_of_mut,
-    sync::atomic::{AtomicU64, Ordering::Relaxed},
-};
-
 use proxy_common::{
     direct::{Account, AccountKey, LimitScope, Tracked},
     limit,
 };
 
-use crate::maps;
+use crate::{atomic::Number, maps};
 
-/// The counter `$field` of an account, as an atomic.
+/// What is added to take one away.
+const MINUS_ONE: u64 = u64::MAX;
+
+/// The counter `$field` of an account, on which other CPUs are at work too.
 macro_rules! cell {
     ($account:expr, $field:ident) => {{
-        let account: *mut Account = $account;
+        let account: *mut proxy_common::direct::Account = $account;
         // SAFETY: an aligned u64 of a map's element, which lives as long as this program runs.
-        unsafe { AtomicU64::from_ptr(addr_of_mut!((*account).$field)) }
+        unsafe { $crate::atomic::Number::at(core::ptr::addr_of_mut!((*account).$field)) }
     }};
 }
 
@@ -37,42 +35,42 @@ pub(crate) fn limit_key(netns_cookie: u64, cluster: u32, endpoint: u32, scope: u
 #[inline(always)]
 pub(crate) fn reserve(account: *mut Account, max_connections: u32) -> bool {
     let active = cell!(account, active);
-    if limit::admits(active.fetch_add(1, Relaxed), max_connections) {
+    if limit::admits(active.add(1), max_connections) {
         return true;
     }
-    active.fetch_sub(1, Relaxed);
+    active.add(MINUS_ONE);
     false
 }
 
 /// Takes a place whatever the limit says.
 #[inline(always)]
 pub(crate) fn take(account: *mut Account) {
-    cell!(account, active).fetch_add(1, Relaxed);
+    cell!(account, active).add(1);
 }
 
 /// Gives a place back.
 #[inline(always)]
 pub(crate) fn release(account: *mut Account) {
-    cell!(account, active).fetch_sub(1, Relaxed);
+    cell!(account, active).add(MINUS_ONE);
 }
 
 /// The places that are taken.
 #[inline(always)]
 pub(crate) fn active(account: *mut Account) -> u64 {
-    cell!(account, active).load(Relaxed)
+    cell!(account, active).get()
 }
 
 /// The next place of the round robin.
 #[inline(always)]
 pub(crate) fn turn(account: *mut Account) -> u32 {
-    cell!(account, cursor).fetch_add(1, Relaxed) as u32
+    cell!(account, cursor).add(1) as u32
 }
 
 /// Counts one on the field of the workload's account for a cluster.
 macro_rules! count_on {
     ($key:expr, $field:ident) => {
         if let Some(account) = $crate::maps::account($key) {
-            $crate::books::cell!(account, $field).fetch_add(1, core::sync::atomic::Ordering::Relaxed);
+            $crate::books::cell!(account, $field).add(1);
         }
     };
 }
@@ -80,9 +78,9 @@ pub(crate) use {cell, count_on};
 
 /// The state of a connection.
 #[inline(always)]
-pub(crate) fn state(tracked: &mut Tracked) -> &AtomicU64 {
+pub(crate) fn state(tracked: &mut Tracked) -> &Number {
     // SAFETY: an aligned u64 that is only ever accessed like this once the storage is published.
-    unsafe { AtomicU64::from_ptr(&raw mut tracked.state) }
+    unsafe { Number::at(&raw mut tracked.state) }
 }
 
 /// The account of the connection's endpoint.
@@ -95,7 +93,7 @@ pub(crate) fn endpoint_key(tracked: &Tracked) -> AccountKey {
 /// Gives back what the connection holds, unless somebody has; the state that it was in.
 #[inline(always)]
 pub(crate) fn let_go(tracked: &mut Tracked) -> u64 {
-    let taken = state(tracked).swap(limit::FREE, Relaxed);
+    let taken = state(tracked).exchange(limit::FREE);
     if limit::releases(taken) {
         let key = endpoint_key(tracked);
         let limit = limit_key(key.netns_cookie, key.cluster, key.endpoint, tracked.limit_scope);
@@ -115,7 +113,7 @@ pub(crate) fn let_go(tracked: &mut Tracked) -> u64 {
 #[inline(always)]
 pub(crate) fn lengthen_run(tracked: &Tracked) -> u32 {
     match maps::account(&AccountKey { netns_cookie: 0, ..endpoint_key(tracked) }) {
-        Some(account) => (cell!(account, run).fetch_add(1, Relaxed) + 1) as u32,
+        Some(account) => (cell!(account, run).add(1) + 1) as u32,
         None => 0,
     }
 }
@@ -125,8 +123,8 @@ pub(crate) fn lengthen_run(tracked: &Tracked) -> u32 {
 pub(crate) fn end_run(tracked: &Tracked) {
     if let Some(account) = maps::known_account(&AccountKey { netns_cookie: 0, ..endpoint_key(tracked) }) {
         let run = cell!(account, run);
-        if run.load(Relaxed) != 0 {
-            run.swap(0, Relaxed);
+        if run.get() != 0 {
+            run.exchange(0);
         }
     }
 }

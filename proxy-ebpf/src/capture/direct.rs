@@ -1,7 +1,6 @@
 //! The verdict *direct*: a cluster by the listener's weights, a place within its limit, an endpoint by its balancing,
 //! and the kernel connects there.
 
-use core::sync::atomic::Ordering::Relaxed;
 
 use aya_ebpf::helpers::generated::{bpf_get_prandom_u32, bpf_ktime_get_ns};
 use proxy_common::{
@@ -200,7 +199,7 @@ impl Dial<'_> {
         }
         tracked.flags = flags;
         if !is_late {
-            books::state(tracked).swap(limit::RESERVED, Relaxed);
+            books::state(tracked).exchange(limit::RESERVED);
         }
     }
 

@@ -1,6 +1,5 @@
 //! How connections end: counted, told, and their place given back.
 
-use core::sync::atomic::Ordering::Relaxed;
 
 use proxy_common::{
     direct::{EventCause, EventKind, Tracked},
@@ -31,7 +30,7 @@ pub(crate) struct Measured {
 #[inline(always)]
 pub(crate) fn failed(tracked: &Tracked, cause: EventCause, blame: bool, source: Source) {
     if let Some(account) = maps::account(&books::endpoint_key(tracked)) {
-        cell!(account, failed).fetch_add(1, Relaxed);
+        cell!(account, failed).add(1);
     }
     let blamed = blame && tracked.flags & Tracked::OUTLIER != 0;
     let run = if blamed { books::lengthen_run(tracked) } else { 0 };
@@ -48,10 +47,10 @@ pub(crate) fn failed(tracked: &Tracked, cause: EventCause, blame: bool, source: 
 #[inline(always)]
 pub(crate) fn closed(tracked: &Tracked, cause: EventCause, measured: Measured, source: Source) {
     if let Some(account) = maps::known_account(&books::endpoint_key(tracked)) {
-        cell!(account, closed).fetch_add(1, Relaxed);
-        cell!(account, received).fetch_add(measured.received, Relaxed);
-        cell!(account, sent).fetch_add(measured.sent, Relaxed);
-        cell!(account, rtt_us).fetch_add(u64::from(measured.rtt_us), Relaxed);
+        cell!(account, closed).add(1);
+        cell!(account, received).add(measured.received);
+        cell!(account, sent).add(measured.sent);
+        cell!(account, rtt_us).add(u64::from(measured.rtt_us));
     }
     if records::is_logged() {
         let mut event = records::about(tracked, EventKind::Closed, cause);

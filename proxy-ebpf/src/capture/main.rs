@@ -1,5 +1,5 @@
 //! Every `connect()` below the cgroups that these programs are attached to asks here where it goes: its own way, to the
-//! daemon, or to an endpoint that is drawn here. `sockops` and `sock_release` see how the latter end.
+//! daemon, or to an endpoint that is drawn here. `sock_ops` and `sock_release` see how the latter end.
 //!
 //! A connection that the daemon gets keeps its destination and carries a firewall mark; a routing rule of its network
 //! namespace turns marked packets to `lo`, where `deliver` takes them. One that goes to an endpoint is an ordinary
@@ -7,7 +7,10 @@
 
 #![no_std]
 #![no_main]
+// Atomic instructions have no other name yet: see `atomic`.
+#![feature(asm_experimental_arch)]
 
+mod atomic;
 mod books;
 mod connect;
 mod direct;
@@ -21,7 +24,7 @@ use aya_ebpf::{
     programs::{SockAddrContext, SockContext, SockOpsContext},
 };
 use aya_log_ebpf::debug;
-use core::sync::atomic::Ordering::Relaxed;
+
 use proxy_common::{
     Counter, Destination, FailurePolicy, Verdict, Workload,
     direct::{EventCause, Tracked},
@@ -89,7 +92,7 @@ pub fn getpeername6(context: SockAddrContext) -> i32 {
 
 /// Something happened to a socket.
 #[sock_ops]
-pub fn sockops(context: SockOpsContext) -> u32 {
+pub fn sock_ops(context: SockOpsContext) -> u32 {
     watch::happened(&context);
     1
 }
@@ -155,7 +158,7 @@ fn is_captured(workload: &Workload) -> bool {
 /// Whether this very connect was routed a moment ago, by the same program attached further down.
 #[inline(always)]
 fn is_routed(tracked: &mut Tracked, destination: &Destination) -> bool {
-    books::state(tracked).load(Relaxed) == limit::RESERVED
+    books::state(tracked).get() == limit::RESERVED
         && tracked.endpoint_address == destination.address
         && tracked.endpoint_port == destination.port
 }

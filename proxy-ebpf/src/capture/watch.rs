@@ -1,4 +1,4 @@
-//! `sockops`: what becomes of a tracked connection, from its first SYN to CLOSE.
+//! `sock_ops`: what becomes of a tracked connection, from its first SYN to CLOSE.
 //!
 //! Called for every connection of the cgroup; whoever is not tracked costs one look. A callback may run on behalf of
 //! any task: who connects is known from the socket alone.
@@ -6,7 +6,7 @@
 use core::{
     mem::size_of,
     ptr::{addr_of, from_mut, read_volatile},
-    sync::atomic::Ordering::Relaxed,
+
 };
 
 use aya_ebpf::{
@@ -76,9 +76,9 @@ fn connecting(context: &SockOpsContext, tracked: &mut Tracked) {
     if tracked.flags & Tracked::LATE != 0 && !reserved_late(tracked) {
         return;
     }
-    let reserved = books::state(tracked).load(Relaxed);
+    let reserved = books::state(tracked).get();
     let armed = limit::armed(reserved);
-    if reserved == armed || books::state(tracked).compare_exchange(reserved, armed, Relaxed, Relaxed).is_err() {
+    if reserved == armed || !books::state(tracked).replace(reserved, armed) {
         return;
     }
     // Others may have asked for callbacks of their own.
@@ -99,19 +99,19 @@ fn reserved_late(tracked: &mut Tracked) -> bool {
         books::take(total);
     }
     books::take(account);
-    books::state(tracked).swap(limit::RESERVED, Relaxed);
+    books::state(tracked).exchange(limit::RESERVED);
     true
 }
 
 /// The endpoint has answered.
 #[inline(always)]
 fn established(context: &SockOpsContext, tracked: &mut Tracked) {
-    if books::state(tracked).load(Relaxed) != limit::ARMED {
+    if books::state(tracked).get() != limit::ARMED {
         return;
     }
     tracked.flags |= Tracked::ESTABLISHED;
     if let Some(account) = maps::account(&books::endpoint_key(tracked)) {
-        cell!(account, opened).fetch_add(1, Relaxed);
+        cell!(account, opened).add(1);
     }
     if tracked.flags & Tracked::OUTLIER != 0 {
         books::end_run(tracked);

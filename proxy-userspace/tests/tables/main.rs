@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests count as tests")]
 
 mod harness;
+mod random;
 mod sizes;
 mod takeover;
 

@@ -68,6 +68,7 @@ pub(super) fn kernel(settings: &Settings, cgroups: &Cgroups) -> anyhow::Result<K
         claims: settings.max_listeners,
         endpoints: settings.max_endpoints,
         lease: settings.lease,
+        direct_log_percent: settings.direct_log,
         pin: settings.pins().then(|| pin_folder(settings)),
         log: settings.bpf_log,
     })

@@ -15,7 +15,6 @@ mod log;
 mod objects;
 mod pins;
 mod preflight;
-mod stopgap;
 mod tables;
 
 use std::{
@@ -38,7 +37,7 @@ use proxy_common::{
 use proxy_traffic::{Cluster, Snapshot, Workload};
 
 use self::{
-    deliver::Delivery, events::Events, lease::Lease, links::Links, log::LogReader, objects::SharedMaps,
+    deliver::Delivery, events::Events, lease::Lease, links::Links, log::LogReader, objects::SharedMaps, pins::PinFolder,
     tables::Tables,
 };
 pub use self::{
@@ -70,16 +69,17 @@ impl Kernel {
     /// # Errors
     /// When the kernel refuses a map or a program.
     pub fn load(settings: &KernelSettings) -> Result<Self, Error> {
-        let mut capture = objects::load_capture(settings)?;
-        let shared = SharedMaps::share(&capture)?;
+        let pins = settings.pin.clone().map(|path| PinFolder::open(path, &settings.layout())).transpose()?;
+        let mut capture = objects::load_capture(settings, pins.as_ref().map(PinFolder::layout))?;
+        let mut shared = SharedMaps::make(settings.claims)?;
         let counters = objects::take(&mut capture, "COUNTERS")?;
-        let made = stopgap::open(&mut capture, settings)?;
-        let tables = Tables::open(made.opened, made.sizes, Instant::now())?;
-        let mut lease = Lease::new(made.lease, settings.lease);
+        let opened = objects::open(&mut capture, &mut shared)?;
+        let tables = Tables::open(opened, settings.sizes(), Instant::now())?;
+        let mut lease = Lease::new(objects::take(&mut capture, "LEASE")?, settings.lease);
         lease.renew()?;
-        let events = Events::new(made.events);
+        let events = Events::new(objects::take(&mut capture, "EVENTS")?);
         let log = LogReader::start(&mut capture, settings.log)?;
-        let links = Links::new(settings.pin.clone())?;
+        let links = Links::new(pins);
         Ok(Self {
             capture,
             counters,

@@ -24,6 +24,11 @@ pub(crate) struct Bar {
 }
 
 impl Bar {
+    /// `found` must not be more than `limit`.
+    pub(crate) fn at_most(what: &str, limit: f64, found: f64) -> Self {
+        Self { what: what.to_owned(), limit, found, at_least: false }
+    }
+
     /// Whether Shunt reached it.
     pub(crate) fn pass(&self) -> bool {
         if self.at_least { self.found >= self.limit } else { self.found <= self.limit }
@@ -42,14 +47,13 @@ pub(crate) fn judge(tables: &[(Workload, Vec<Series>)], idle: &[Idle], held: &[H
     let mut bars: Vec<Bar> =
         tables.iter().flat_map(|(workload, series)| of_workload(*workload, series)).collect();
     for row in idle.iter().filter(|row| row.name == STEERED) {
-        let at_most = |what: &str, limit, found| Bar { what: what.to_owned(), limit, found, at_least: false };
-        bars.push(at_most("idle: KiB of the daemon per connection", 1.0, row.kib_each));
+        bars.push(Bar::at_most("idle: KiB of the daemon per connection", 1.0, row.kib_each));
         // Half a hundredth: other files of the daemon come and go meanwhile.
-        bars.push(at_most("idle: fds per connection", 2.005, row.files_each));
+        bars.push(Bar::at_most("idle: fds per connection", 2.005, row.files_each));
     }
     for row in held.iter().filter(|row| row.row == DIRECT) {
-        let what = "held: KiB of kernel memory per direct connection beyond no-proxy".to_owned();
-        bars.push(Bar { what, limit: 0.5, found: row.beyond, at_least: false });
+        let what = "held: KiB of kernel memory per direct connection beyond no-proxy";
+        bars.push(Bar::at_most(what, 0.5, row.beyond));
     }
     bars
 }

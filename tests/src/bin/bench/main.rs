@@ -17,6 +17,7 @@ mod process;
 mod programs;
 mod report;
 mod rows;
+mod scale;
 mod scene;
 mod serve;
 mod shunt;
@@ -86,6 +87,8 @@ enum Alone {
         #[arg(long, default_value_t = 2.0)]
         seconds: f64,
     },
+    /// Thousands of services in one daemon: start, change, a storm of changes, and kill -9, under connecting load.
+    Scale(scale::Options),
     /// Only the server: echo, or an endless download for a connection that starts with `D`.
     Serve {
         #[arg(long, required = true, value_delimiter = ',')]
@@ -104,6 +107,10 @@ fn main() -> Result<()> {
         }
         Some(Alone::Serve { listen }) => {
             serve::run(listen.into_iter().map(serve::listen).collect::<Result<_>>()?)
+        }
+        Some(Alone::Scale(options)) => {
+            watch_signals(&stop)?;
+            scale::run(&options, &stop)
         }
         None => {
             watch_signals(&stop)?;

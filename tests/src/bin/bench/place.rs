@@ -32,11 +32,6 @@ impl Place {
         Self { client: client.clone(), cgroup: cgroup.map(|cgroup| cgroup.path().to_owned()) }
     }
 
-    /// The namespace.
-    pub(crate) fn client(&self) -> &Workload {
-        &self.client
-    }
-
     /// Runs `work` there. Its sockets belong there for good; those of the server stay where its listeners were made.
     pub(crate) fn enter<T: Send>(&self, work: impl FnOnce() -> T + Send) -> Result<T> {
         let _visit = self.cgroup.as_deref().map(Visit::to).transpose()?;

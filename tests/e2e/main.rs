@@ -1,5 +1,7 @@
 //! The end-to-end stories: real namespaces, real eBPF, the real daemon. Run as root.
 
+#[macro_use]
+mod datapath;
 mod scene;
 
 mod capture;

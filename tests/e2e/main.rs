@@ -2,14 +2,17 @@
 
 #[macro_use]
 mod datapath;
+mod fleet;
 mod scene;
 
+mod balancing;
 mod capture;
 mod failures;
 mod forwarding;
 mod gateway;
 mod killed;
 mod lifecycle;
+mod limits;
 mod live_edits;
 mod load;
 mod matching;

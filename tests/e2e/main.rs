@@ -17,10 +17,13 @@ mod live_edits;
 mod load;
 mod matching;
 mod names;
+mod outliers;
 mod ports;
 mod refusals;
 mod shifting;
 mod telemetry;
+mod timeouts;
+mod verdicts;
 mod workloads;
 
 mod harness;

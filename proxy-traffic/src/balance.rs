@@ -126,4 +126,149 @@ fn ready(cluster: &Cluster) -> &Ready {
 }
 
 #[cfg(test)]
-mod tests;
+mod tests {
+    use std::{collections::BTreeMap, time::Duration};
+
+    use super::*;
+    use crate::{Door, Endpoint, OutlierDetection, Workload, outlier::Outcome};
+
+    const RULES: OutlierDetection = OutlierDetection {
+        consecutive: 1,
+        interval: Duration::from_secs(10),
+        base_ejection: Duration::from_secs(30),
+        max_ejection_percent: 100,
+        min_health_percent: 0,
+    };
+
+    fn address(host: u8) -> SocketAddr {
+        SocketAddr::from(([10, 0, 0, host], 80))
+    }
+
+    /// A cluster of endpoints with these weights, from 10.0.0.1 on.
+    fn cluster(balancing: Balancing, weights: &[u32]) -> Cluster {
+        let endpoint = |(host, weight): (u8, &u32)| Endpoint {
+            address: address(host),
+            weight: *weight,
+            workload: Arc::default(),
+        };
+        Cluster {
+            kind: ClusterKind::Endpoints((1..).zip(weights).map(endpoint).collect()),
+            balancing,
+            outlier: Some(RULES),
+            ..Cluster::passthrough(Duration::from_secs(1))
+        }
+    }
+
+    /// A source of draws; the same every time.
+    fn draws() -> impl FnMut() -> u32 {
+        let mut state = 0;
+        move || {
+            state += 0x9e37_79b9_7f4a_7c15_u64 & 0xffff_ffff_ffff;
+            pick::mix(state) as u32
+        }
+    }
+
+    fn pick_from(cluster: &Cluster, source: &str, draws: impl FnMut() -> u32) -> Result<Picked, Error> {
+        let (name, namespace, labels) = (String::new(), String::new(), BTreeMap::new());
+        let workload = Workload { name, namespace, labels };
+        let destination = address(99);
+        let flow =
+            Flow { door: Door::Mesh, workload: &workload, source: source.parse().unwrap(), destination };
+        pick(cluster, &flow, draws)
+    }
+
+    /// How often each host is picked in `count` connections, as places.
+    fn counts(cluster: &Cluster, count: usize) -> Vec<usize> {
+        let mut draws = draws();
+        let mut counts = vec![0; cluster.endpoints().len()];
+        for source in 0..count {
+            let from = format!("10.{}.{}.7:40000", source / 256, source % 256);
+            let picked = pick_from(cluster, &from, &mut draws).unwrap();
+            let place = picked.place.unwrap() as usize;
+            assert_eq!(picked.address, cluster.endpoints()[place].address);
+            counts[place] += 1;
+        }
+        counts
+    }
+
+    #[test]
+    fn every_policy_keeps_to_the_weights() {
+        for balancing in
+            [Balancing::Random, Balancing::LeastRequest, Balancing::RoundRobin, Balancing::SourceHash]
+        {
+            let counts = counts(&cluster(balancing, &[1, 3]), 4000);
+            // Six standard deviations of a fair draw; the round is exact.
+            let slack = if balancing == Balancing::RoundRobin { 0 } else { 165 };
+            assert!(counts[1].abs_diff(3000) <= slack, "{balancing:?}: {counts:?}");
+        }
+    }
+
+    #[test]
+    fn nobody_picks_the_ejected_until_all_are() {
+        for balancing in
+            [Balancing::Random, Balancing::LeastRequest, Balancing::RoundRobin, Balancing::SourceHash]
+        {
+            let cluster = cluster(balancing, &[1, 1, 1]);
+            let eject = |host| {
+                let outcome = Outcome::Failed { run: None };
+                assert!(cluster.state.report(&cluster, address(host), outcome, Duration::ZERO));
+            };
+            eject(2);
+            let spread = counts(&cluster, 900);
+            assert!(spread[1] == 0 && spread[0].abs_diff(450) < 100, "{balancing:?}: {spread:?}");
+            eject(1);
+            assert_eq!(counts(&cluster, 50), [0, 0, 50], "{balancing:?}");
+            eject(3);
+            let error = pick_from(&cluster, "10.1.0.1:1", draws()).unwrap_err();
+            assert_eq!(error.flag().as_str(), "UH", "{balancing:?}");
+            // The rules went away, and with them what they found.
+            let free = Cluster { outlier: None, ..cluster };
+            assert!(pick_from(&free, "10.1.0.1:1", draws()).is_ok());
+        }
+    }
+
+    #[test]
+    fn in_panic_the_ejected_serve() {
+        let mut cluster = cluster(Balancing::Random, &[1, 1]);
+        cluster.outlier = Some(OutlierDetection { min_health_percent: 60, ..RULES });
+        cluster.state.report(&cluster, address(1), Outcome::Failed { run: None }, Duration::ZERO);
+        assert!(counts(&cluster, 100)[0] > 20);
+    }
+
+    #[test]
+    fn least_request_spares_the_busy_also_after_a_reload() {
+        let before = cluster(Balancing::LeastRequest, &[1, 1]);
+        (0..10).for_each(|_| opened(&before, 0));
+        let after =
+            Cluster { state: Arc::clone(&before.state), ..cluster(Balancing::LeastRequest, &[1, 1, 1]) };
+        let spread = counts(&after, 900);
+        // It is taken only where both draws are its own: one in nine.
+        assert!(spread[0].abs_diff(100) < 60, "{spread:?}");
+        (0..10).for_each(|_| closed(&before, 0));
+        assert!(counts(&after, 900)[0] > 200);
+    }
+
+    #[test]
+    fn a_source_keeps_its_endpoint_whatever_its_port() {
+        let cluster = cluster(Balancing::SourceHash, &[1, 1, 1, 1]);
+        for host in 0..50 {
+            let find = |port| pick_from(&cluster, &format!("10.2.0.{host}:{port}"), draws()).unwrap();
+            assert_eq!(find(1), find(40_000));
+        }
+    }
+
+    #[test]
+    fn passthrough_goes_where_the_client_went() {
+        let cluster = cluster(Balancing::OriginalDestination, &[1, 1]);
+        let want = Picked { address: address(99), place: None };
+        assert_eq!(pick_from(&cluster, "10.2.0.1:1", draws()).unwrap(), want);
+    }
+
+    #[test]
+    fn nobody_and_nothing_have_their_flags() {
+        let empty = cluster(Balancing::Random, &[]);
+        assert_eq!(pick_from(&empty, "10.2.0.1:1", draws()).unwrap_err().flag().as_str(), "UH");
+        let missing = Cluster { kind: ClusterKind::Missing(String::new()), ..empty };
+        assert_eq!(pick_from(&missing, "10.2.0.1:1", draws()).unwrap_err().flag().as_str(), "NC");
+    }
+}

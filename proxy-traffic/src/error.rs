@@ -131,3 +131,29 @@ impl Error {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use io::ErrorKind;
+
+    use super::*;
+
+    #[test]
+    fn only_what_the_endpoint_did_speaks_against_it() {
+        let endpoint: SocketAddr = ([10, 0, 0, 1], 80).into();
+        for (kind, want) in [
+            (ErrorKind::ConnectionRefused, true),
+            (ErrorKind::HostUnreachable, true),
+            (ErrorKind::NetworkUnreachable, true),
+            (ErrorKind::TimedOut, true),
+            (ErrorKind::AddrNotAvailable, false),
+            (ErrorKind::PermissionDenied, false),
+            (ErrorKind::Other, false),
+        ] {
+            let error = Error::Connect { endpoint, source: kind.into() };
+            assert_eq!(error.is_endpoints(), want, "{kind}");
+        }
+        assert!(Error::ConnectTimeout { endpoint, after: Duration::ZERO }.is_endpoints());
+        assert!(!Error::DownstreamClosed { endpoint }.is_endpoints());
+    }
+}

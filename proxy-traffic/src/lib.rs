@@ -12,12 +12,14 @@ mod error;
 mod flow;
 pub mod istio;
 mod listing;
+mod map;
 pub mod route;
 mod snapshot;
 mod state;
 
 pub use error::{Error, Flag};
 pub use flow::{Door, Flow, Workload};
+pub use map::{Change, Iter, Map};
 pub use snapshot::{
     Balancing, Cluster, ClusterKind, ClusterName, Destination, Endpoint, Host, Keepalive, Limit, LimitScope,
     Listener, Match, OutlierDetection, Route, Rule, Service, Snapshot, SteerReason, SubnetListener,

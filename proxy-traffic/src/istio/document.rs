@@ -15,6 +15,7 @@ use super::{
 };
 
 /// What one document (or one item of a `List`) turned out to be.
+#[derive(Debug)]
 pub(crate) enum Document {
     /// Nobody can say which resource it is.
     Broken(Problem),
@@ -24,22 +25,20 @@ pub(crate) enum Document {
     Named(Key, Option<Resource>, Vec<Problem>),
 }
 
-/// Every document of `text`.
-pub(crate) fn read(file: &Arc<str>, text: &str) -> Vec<Document> {
+/// What the document `chunk` after line `line` of `file` holds: a `List` several resources, an empty one none.
+pub(crate) fn read(file: &Arc<str>, line: usize, chunk: &str) -> Vec<Document> {
     let mut documents = Vec::new();
-    for (line, chunk) in split(text) {
-        match serde_yaml::from_str::<Value>(&chunk) {
-            Ok(Value::Null) => {}
-            Ok(value) => read_value(file, line, prune(value), &mut documents),
-            Err(error) => documents.push(Document::Broken(not_yaml(file, line, &error))),
-        }
+    match serde_yaml::from_str::<Value>(chunk) {
+        Ok(Value::Null) => {}
+        Ok(value) => read_value(file, line, prune(value), &mut documents),
+        Err(error) => documents.push(Document::Broken(not_yaml(file, line, &error))),
     }
     documents
 }
 
 /// The documents with the number of lines before each. Splitting comes before parsing, so that a document that
 /// is no YAML does not hide those after it; nothing but a marker can start a line with `---`.
-fn split(text: &str) -> Vec<(usize, String)> {
+pub(crate) fn split(text: &str) -> Vec<(usize, String)> {
     let mut chunks = vec![(0, String::new())];
     for (number, line) in text.trim_start_matches('\u{feff}').split_inclusive('\n').enumerate() {
         let rest =

@@ -8,6 +8,7 @@ mod compile;
 mod document;
 mod fields;
 mod names;
+mod order;
 mod problem;
 mod resource;
 mod scalar;

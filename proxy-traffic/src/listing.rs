@@ -1,8 +1,21 @@
 //! A snapshot in text: what `/config_dump` and `shunt check` show, and what the tests of `istio` compare.
 
-use std::fmt;
+use std::{fmt, time::Duration};
 
-use crate::{Cluster, ClusterKind, Endpoint, Listener, Match, Route, Rule, Snapshot};
+use crate::{
+    Balancing, Cluster, ClusterKind, Endpoint, Keepalive, Limit, LimitScope, Listener, Match,
+    OutlierDetection, Route, Rule, Snapshot,
+};
+
+/// Istio's defaults, which are not shown.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+const OUTLIER: OutlierDetection = OutlierDetection {
+    consecutive: 0,
+    interval: Duration::from_secs(10),
+    base_ejection: Duration::from_secs(30),
+    max_ejection_percent: 10,
+    min_health_percent: 0,
+};
 
 impl fmt::Display for Snapshot {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -67,16 +80,85 @@ impl fmt::Display for Route {
     }
 }
 
-/// `cluster NAME: ENDPOINT, ENDPOINT`, with weights where they differ from 1.
+/// `cluster NAME: ENDPOINT, ENDPOINT; POLICY; POLICY`, with weights that differ from 1 and policies that differ from
+/// Istio's defaults.
 impl fmt::Display for Cluster {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "cluster {}: ", self.name)?;
         match &self.kind {
-            ClusterKind::OriginalDestination => f.write_str("the original destination"),
-            ClusterKind::Missing(reason) => write!(f, "missing, {reason}"),
-            ClusterKind::Endpoints(endpoints) if endpoints.is_empty() => f.write_str("no endpoint"),
-            ClusterKind::Endpoints(endpoints) => separated(f, ", ", endpoints),
+            ClusterKind::OriginalDestination => f.write_str("the original destination")?,
+            ClusterKind::Missing(reason) => return write!(f, "missing, {reason}"),
+            ClusterKind::Endpoints(endpoints) if endpoints.is_empty() => f.write_str("no endpoint")?,
+            ClusterKind::Endpoints(endpoints) => separated(f, ", ", endpoints)?,
         }
+        policies(self).iter().try_for_each(|policy| write!(f, "; {policy}"))
+    }
+}
+
+/// What a cluster does otherwise than Istio's defaults, in Istio's words.
+fn policies(cluster: &Cluster) -> Vec<String> {
+    let balancing = match cluster.balancing {
+        Balancing::Random => Some("RANDOM"),
+        Balancing::RoundRobin => Some("ROUND_ROBIN"),
+        Balancing::SourceHash => Some("useSourceIp"),
+        Balancing::LeastRequest | Balancing::OriginalDestination => None,
+    };
+    let mut all: Vec<_> = balancing.map(str::to_owned).into_iter().collect();
+    if cluster.connect_timeout != CONNECT_TIMEOUT {
+        all.push(format!("connectTimeout {:?}", cluster.connect_timeout));
+    }
+    all.extend(cluster.limit.map(|limit| limit.to_string()));
+    all.extend(cluster.keepalive.map(|keepalive| keepalive.to_string()));
+    all.extend(cluster.outlier.map(|outlier| outlier.to_string()));
+    all
+}
+
+/// `maxConnections 3 per workload`.
+impl fmt::Display for Limit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let scope = match self.scope {
+            LimitScope::Workload => "workload",
+            LimitScope::Node => "node",
+            LimitScope::Endpoint => "workload and endpoint",
+        };
+        write!(f, "maxConnections {} per {scope}", self.max_connections)
+    }
+}
+
+/// `tcpKeepalive time 1m interval 5s probes 3`, without what the system decides.
+impl fmt::Display for Keepalive {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("tcpKeepalive")?;
+        self.time.map_or(Ok(()), |time| write!(f, " time {time:?}"))?;
+        self.interval.map_or(Ok(()), |interval| write!(f, " interval {interval:?}"))?;
+        self.probes.map_or(Ok(()), |probes| write!(f, " probes {probes}"))
+    }
+}
+
+/// `outlierDetection after 5 interval 1s`.
+impl fmt::Display for OutlierDetection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "outlierDetection after {}", self.consecutive)?;
+        let named = [
+            ("interval", format!("{:?}", self.interval), self.interval != OUTLIER.interval),
+            (
+                "baseEjectionTime",
+                format!("{:?}", self.base_ejection),
+                self.base_ejection != OUTLIER.base_ejection,
+            ),
+            (
+                "maxEjectionPercent",
+                self.max_ejection_percent.to_string(),
+                self.max_ejection_percent != OUTLIER.max_ejection_percent,
+            ),
+            (
+                "minHealthPercent",
+                self.min_health_percent.to_string(),
+                self.min_health_percent != OUTLIER.min_health_percent,
+            ),
+        ];
+        let mut shown = named.into_iter().filter(|(.., differs)| *differs);
+        shown.try_for_each(|(name, value, _)| write!(f, " {name} {value}"))
     }
 }
 

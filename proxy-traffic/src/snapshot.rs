@@ -64,7 +64,7 @@ pub struct Snapshot {
 }
 
 /// A listener for one port of a range of addresses (ServiceEntry with CIDR `addresses`).
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SubnetListener {
     /// The range.
     pub subnet: IpNet,
@@ -84,7 +84,7 @@ pub struct Host {
 }
 
 /// One captured address and port, or one port of a gateway.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listener {
     /// Where it came from, for people: `tcp-echo.default.svc.cluster.local:9000`,
     /// `gateway default/tcp-echo-gateway:31400`.
@@ -116,7 +116,7 @@ pub enum SteerReason {
 }
 
 /// One rule of a VirtualService, or the default at a listener's end.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rule {
     /// ORed. Empty: every flow.
     pub matches: Vec<Match>,
@@ -138,7 +138,7 @@ pub struct Match {
 }
 
 /// A weighted choice of clusters. At least one destination; the weights add up to more than 0.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Route {
     /// For logs: `default/tcp-echo` of the VirtualService, or the service's own name for a default route.
     pub name: String,
@@ -147,7 +147,7 @@ pub struct Route {
 }
 
 /// One arm of a weighted choice.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Destination {
     /// Share of the connections, relative to the sum over the route.
     pub weight: u64,
@@ -241,7 +241,7 @@ pub enum ClusterKind {
 pub struct Endpoint {
     /// Where to connect.
     pub address: SocketAddr,
-    /// Relative share of the cluster's connections; 1 unless a WorkloadEntry says otherwise. Never 0.
+    /// Relative share of the cluster's connections; 1 unless a WorkloadEntry or `localityLbSetting` says otherwise. Never 0.
     pub weight: u32,
     /// Who it is, as Istio's metrics label it.
     pub workload: Arc<WorkloadName>,
@@ -303,6 +303,20 @@ impl Cluster {
         }
     }
 }
+
+/// Two clusters that say the same are equal, whatever their connections did.
+impl PartialEq for Cluster {
+    fn eq(&self, other: &Self) -> bool {
+        let Self { name, service, kind, connect_timeout, balancing, limit, keepalive, outlier, state: _ } =
+            self;
+        let first = (name, service, kind, connect_timeout);
+        let second = (balancing, limit, keepalive, outlier);
+        first == (&other.name, &other.service, &other.kind, &other.connect_timeout)
+            && second == (&other.balancing, &other.limit, &other.keepalive, &other.outlier)
+    }
+}
+
+impl Eq for Cluster {}
 
 impl WorkloadName {
     /// What Istio's metrics say where nobody said.

@@ -143,6 +143,7 @@ fn read_resource(file: &Arc<str>, line: usize, mut map: Mapping) -> Document {
     let key = Key { kind, namespace: metadata.namespace.clone(), name: metadata.name.clone() };
     let mut report = Report::new(file, key.to_string());
     check_version(kind, &version, &mut report);
+    validate::annotations(kind, &metadata.annotations, &mut report);
     let resource = build(file, &key, metadata, map, &mut report);
     let resource = resource.filter(|_| !report.is_fatal());
     Document::Named(key, resource, report.problems)

@@ -17,8 +17,7 @@ pub(crate) enum Step {
 /// not served yet.
 type Object = (&'static str, &'static str, &'static str);
 
-const POLICY: &str = "loadBalancer outlierDetection tls";
-const WORKLOAD: Object = ("", "address ports labels weight serviceAccount", "network locality");
+const WORKLOAD: Object = ("", "address ports labels weight locality serviceAccount", "network");
 
 const VIRTUAL_SERVICE: &[Object] = &[
     ("", "hosts gateways tcp http tls exportTo", ""),
@@ -33,12 +32,33 @@ const DESTINATION_RULE: &[Object] = &[
     ("subsets", "name labels trafficPolicy", ""),
     (
         "trafficPolicy",
-        "connectionPool portLevelSettings",
-        "loadBalancer outlierDetection tls tunnel proxyProtocol retryBudget",
+        "loadBalancer connectionPool outlierDetection portLevelSettings",
+        "tls tunnel proxyProtocol retryBudget",
     ),
-    ("portLevelSettings", "port connectionPool", POLICY),
+    ("portLevelSettings", "port loadBalancer connectionPool outlierDetection", "tls"),
+    (
+        "loadBalancer",
+        "simple consistentHash localityLbSetting zoneAwareLbSetting",
+        "warmup warmupDurationSecs",
+    ),
+    (
+        "consistentHash",
+        "useSourceIp maglev ringHash minimumRingSize httpHeaderName httpCookie httpQueryParameterName",
+        "",
+    ),
+    ("maglev", "tableSize", ""),
+    ("ringHash", "minimumRingSize", ""),
+    ("localityLbSetting", "enabled distribute failover failoverPriority", ""),
+    ("distribute", "from to", ""),
     ("connectionPool", "tcp", "http"),
-    ("tcp", "connectTimeout", "maxConnections tcpKeepalive maxConnectionDuration idleTimeout"),
+    ("tcp", "maxConnections connectTimeout tcpKeepalive", "maxConnectionDuration idleTimeout"),
+    ("tcpKeepalive", "probes time interval", ""),
+    (
+        "outlierDetection",
+        "consecutiveErrors consecutive5xxErrors consecutiveGatewayErrors splitExternalLocalOriginErrors \
+         consecutiveLocalOriginFailures interval baseEjectionTime maxEjectionPercent minHealthPercent",
+        "outlierDetectionHttpErrorCodes",
+    ),
     ("port", "number", ""),
 ];
 const SERVICE_ENTRY: &[Object] = &[

@@ -65,6 +65,55 @@ impl TryFrom<String> for Span {
     }
 }
 
+/// A duration that a socket option takes: whole seconds, from 1 to what the kernel allows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub(crate) struct Seconds(pub(crate) Duration);
+
+impl Seconds {
+    /// The kernel's own bound of `TCP_KEEPIDLE` and `TCP_KEEPINTVL`.
+    const MOST: u64 = 32_767;
+}
+
+impl TryFrom<String> for Seconds {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        let span = Span::try_from(text.clone())?.0;
+        let fits = span.subsec_nanos() == 0 && span.as_secs() <= Self::MOST;
+        fits.then_some(Self(span))
+            .ok_or_else(|| format!("\"{text}\" is not a whole number of seconds from 1s to {}s", Self::MOST))
+    }
+}
+
+/// How many of something: 0 to the most that Istio's field holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "i64")]
+pub(crate) struct Count(pub(crate) u32);
+
+impl TryFrom<i64> for Count {
+    type Error = String;
+
+    fn try_from(number: i64) -> Result<Self, String> {
+        let count = u32::try_from(number).ok().filter(|count| i32::try_from(*count).is_ok());
+        count.map(Self).ok_or_else(|| format!("{number} is not a number from 0 to {}", i32::MAX))
+    }
+}
+
+/// A share in percent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "i64")]
+pub(crate) struct Percent(pub(crate) u32);
+
+impl TryFrom<i64> for Percent {
+    type Error = String;
+
+    fn try_from(number: i64) -> Result<Self, String> {
+        let percent = u32::try_from(number).ok().filter(|percent| *percent <= 100);
+        percent.map(Self).ok_or_else(|| format!("{number} is not a percentage; write a number from 0 to 100"))
+    }
+}
+
 /// The sum of `<decimal><unit>` pairs.
 fn nanoseconds(text: &str) -> Option<u64> {
     let mut rest = text;

@@ -92,6 +92,7 @@ pub(super) fn istio(settings: &Settings) -> istio::Settings {
         gateway_labels: settings.gateway_labels(),
         gateway_address: settings.gateway_address,
         connect_timeout: CONNECT_TIMEOUT,
+        ..istio::Settings::default()
     }
 }
 

@@ -119,7 +119,7 @@ fn listener(
         }
     }
     if !complete {
-        let (cluster, _) = clusters.get(host, port.number, "");
+        let (cluster, _) = clusters.get(host, port.number, "", problems);
         let destinations = vec![Destination { weight: 1, cluster }];
         let route = Arc::new(Route { name: entry.service.host.clone(), destinations });
         rules.push(Rule { matches: Vec::new(), route });

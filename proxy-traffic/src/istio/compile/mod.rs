@@ -4,13 +4,16 @@
 //! listener of the mesh, each bound server of a Gateway a listener of the edge. Pure and deterministic: what
 //! must stay as it was comes in as the previous snapshot.
 
+mod blocks;
 mod cluster;
 mod gateway;
+mod locality;
 mod mesh;
 mod policy;
 mod protocol;
 mod registry;
 mod rules;
+mod traffic;
 mod vip;
 mod workload;
 
@@ -38,6 +41,12 @@ pub struct Settings {
     pub gateway_address: IpAddr,
     /// How long connecting may take when no DestinationRule says.
     pub connect_timeout: Duration,
+    /// Where this process is: `region/zone/subzone`, of which the end may be missing; empty: nobody said.
+    pub locality: String,
+    /// The daemon carries every connection that a rule claims.
+    pub steer_all: bool,
+    /// What is over a limit is accepted and closed where no annotation says otherwise; else `connect()` fails.
+    pub overflow_closes: bool,
 }
 
 impl Default for Settings {
@@ -47,6 +56,9 @@ impl Default for Settings {
             gateway_labels: BTreeMap::from([("istio".to_owned(), "ingressgateway".to_owned())]),
             gateway_address: Ipv4Addr::UNSPECIFIED.into(),
             connect_timeout: Duration::from_secs(10),
+            locality: String::new(),
+            steer_all: false,
+            overflow_closes: false,
         }
     }
 }

@@ -1,18 +1,18 @@
-//! DestinationRules: which one a host follows, what its subsets are, how long connecting may take.
+//! DestinationRules: which one a host follows, what its subsets are, which blocks count.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
-    time::Duration,
 };
 
 use super::{
     Problems, Settings,
+    blocks::{Blocks, Place},
     registry::{Entry, Registry},
 };
 use crate::istio::{
     Resources, names,
-    resource::{DestinationRule, Item, Subset, TrafficPolicy, selects},
+    resource::{DestinationRule, Item, Subset, selects},
 };
 
 /// Namespace whose DestinationRules hold for the whole mesh.
@@ -26,8 +26,11 @@ pub(super) struct Policy<'a> {
     /// The first: its policy counts.
     rule: &'a Item<DestinationRule>,
     /// Of all of them, by name.
-    subsets: BTreeMap<&'a str, (&'a Item<DestinationRule>, usize, &'a Subset)>,
+    subsets: BTreeMap<&'a str, Member<'a>>,
 }
+
+/// A subset, with its rule and its place there.
+pub(super) type Member<'a> = (&'a Item<DestinationRule>, usize, &'a Subset);
 
 /// A DestinationRule with the full name of its host.
 type Named<'a> = (String, &'a Arc<Item<DestinationRule>>);
@@ -130,8 +133,8 @@ impl<'a> Policy<'a> {
     }
 
     /// The subset of that name.
-    pub(super) fn subset(&self, name: &str) -> Option<&'a Subset> {
-        self.subsets.get(name).map(|(_, _, subset)| *subset)
+    pub(super) fn subset(&self, name: &str) -> Option<Member<'a>> {
+        self.subsets.get(name).copied()
     }
 
     /// Subsets that nobody is in: connections sent there are closed.
@@ -150,25 +153,15 @@ impl<'a> Policy<'a> {
         }
     }
 
-    /// How long connecting to `port` of `subset` may take, where somebody said. A block of the subset takes the
-    /// place of the rule's, and settings for the port take the place of everything at their level.
-    pub(super) fn connect_timeout(&self, subset: Option<&Subset>, port: u16) -> Option<Duration> {
-        let of_rule = level(self.rule.spec.traffic_policy.as_ref(), port);
-        let of_subset = level(subset.and_then(|subset| subset.traffic_policy.as_ref()), port);
-        of_subset.or(of_rule).flatten()
+    /// The blocks that count for `port` of `subset`.
+    pub(super) fn blocks(&self, subset: Option<Member<'a>>, port: u16) -> Blocks<'a> {
+        let top = self.rule.spec.traffic_policy.as_ref();
+        let blocks = Blocks::default().narrowed(top, Place::new(self.rule, None), port);
+        match subset {
+            Some((rule, index, subset)) => {
+                blocks.narrowed(subset.traffic_policy.as_ref(), Place::new(rule, Some(index)), port)
+            }
+            None => blocks,
+        }
     }
-}
-
-/// What one level says about the port: nothing at all, or its connection pool's timeout, which may be missing.
-fn level(policy: Option<&TrafficPolicy>, port: u16) -> Option<Option<Duration>> {
-    let policy = policy?;
-    let of_port = policy
-        .port_level_settings
-        .iter()
-        .find(|settings| settings.port.and_then(|port| port.number).is_some_and(|number| number.0 == port));
-    let pool = match of_port {
-        Some(settings) => Some(settings.connection_pool.unwrap_or_default()),
-        None => policy.connection_pool,
-    };
-    pool.map(|pool| Some(pool.tcp?.connect_timeout?.0))
 }

@@ -112,7 +112,7 @@ impl<'a> Bindings<'a> {
         let host = names::resolve(&wanted.host, &item.key.namespace, &self.settings.cluster_domain);
         let said = wanted.port.and_then(|port| port.number).map(|port| port.0);
         let port = said.unwrap_or_else(|| default_port(clusters, &host, at.port()));
-        let (cluster, missing) = clusters.get(&host, port, &wanted.subset);
+        let (cluster, missing) = clusters.get(&host, port, &wanted.subset, problems);
         if let Some(missing) = missing {
             let what = format!("{}: connections sent there are closed (NC)", missing.reason);
             problems.warn(item, format!("{field}.destination.{}", missing.part), what);

@@ -23,6 +23,8 @@ pub(super) struct Workload<'a> {
     pub(super) labels: Cow<'a, Labels>,
     pub(super) address: IpAddr,
     pub(super) weight: u32,
+    /// `region/zone/subzone`; empty: nobody said.
+    pub(super) locality: &'a str,
     pub(super) name: Arc<WorkloadName>,
     /// Whether it runs and does not say that it is not ready.
     pub(super) ready: bool,
@@ -46,6 +48,7 @@ impl<'a> Workload<'a> {
             labels: Cow::Borrowed(&pod.metadata.labels),
             address: pod.spec.address_text()?.parse().ok()?,
             weight: 1,
+            locality: "",
             name: Arc::new(workload_name(&pod.key.name, &pod.key.namespace, &pod.metadata.labels)),
             ready: pod.spec.is_ready(),
             ended: pod.spec.has_ended(),
@@ -75,6 +78,7 @@ impl<'a> Workload<'a> {
         Some(Self {
             address: entry.address.parse().ok()?,
             weight: entry.weight.max(1),
+            locality: &entry.locality,
             name: Arc::new(workload_name(name, namespace, &labels)),
             labels,
             ready: true,

@@ -2,8 +2,8 @@
 
 use serde::Deserialize;
 
-use super::Labels;
-use crate::istio::scalar::{Port, Span};
+use super::{Labels, LoadBalancer};
+use crate::istio::scalar::{Count, Percent, Port, Seconds, Span};
 
 /// Subsets and policies of one host.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -28,7 +28,9 @@ pub(crate) struct Subset {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub(crate) struct TrafficPolicy {
+    pub(crate) load_balancer: Option<LoadBalancer>,
     pub(crate) connection_pool: Option<ConnectionPool>,
+    pub(crate) outlier_detection: Option<OutlierDetection>,
     pub(crate) port_level_settings: Vec<PortLevelSettings>,
 }
 
@@ -37,7 +39,16 @@ pub(crate) struct TrafficPolicy {
 #[serde(rename_all = "camelCase", default)]
 pub(crate) struct PortLevelSettings {
     pub(crate) port: Option<PolicyPort>,
+    pub(crate) load_balancer: Option<LoadBalancer>,
     pub(crate) connection_pool: Option<ConnectionPool>,
+    pub(crate) outlier_detection: Option<OutlierDetection>,
+}
+
+impl PortLevelSettings {
+    /// The port's number.
+    pub(crate) fn number(&self) -> Option<u16> {
+        Some(self.port?.number?.0)
+    }
 }
 
 /// A port by number.
@@ -58,5 +69,34 @@ pub(crate) struct ConnectionPool {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub(crate) struct TcpSettings {
+    /// 0 or missing: no limit.
+    pub(crate) max_connections: Option<Count>,
     pub(crate) connect_timeout: Option<Span>,
+    pub(crate) tcp_keepalive: Option<TcpKeepalive>,
+}
+
+/// What is missing is the system's.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(crate) struct TcpKeepalive {
+    pub(crate) probes: Option<Count>,
+    pub(crate) time: Option<Seconds>,
+    pub(crate) interval: Option<Seconds>,
+}
+
+/// When an endpoint is left alone for a while.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(crate) struct OutlierDetection {
+    /// Deprecated; means gateway errors, where neither of the two that came later is set.
+    pub(crate) consecutive_errors: Option<Count>,
+    pub(crate) consecutive_5xx_errors: Option<Count>,
+    pub(crate) consecutive_gateway_errors: Option<Count>,
+    pub(crate) split_external_local_origin_errors: bool,
+    pub(crate) consecutive_local_origin_failures: Option<Count>,
+    pub(crate) interval: Option<Span>,
+    pub(crate) base_ejection_time: Option<Span>,
+    /// 0 or missing: 10.
+    pub(crate) max_ejection_percent: Percent,
+    pub(crate) min_health_percent: Percent,
 }

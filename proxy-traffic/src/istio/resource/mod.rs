@@ -5,6 +5,7 @@
 mod destination_rule;
 mod gateway;
 mod kubernetes;
+mod load_balancer;
 mod service_entry;
 mod virtual_service;
 
@@ -12,9 +13,13 @@ use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use serde::Deserialize;
 
-pub(crate) use destination_rule::{DestinationRule, Subset, TrafficPolicy};
+pub(crate) use destination_rule::{
+    ConnectionPool, DestinationRule, OutlierDetection, PortLevelSettings, Subset, TcpKeepalive, TcpSettings,
+    TrafficPolicy,
+};
 pub(crate) use gateway::{Gateway, Server};
 pub(crate) use kubernetes::{Pod, Service, ServicePort};
+pub(crate) use load_balancer::{ConsistentHash, Distribute, LoadBalancer, LocalityLbSetting};
 pub(crate) use service_entry::{ServiceEntry, ServiceEntryPort, WorkloadEntry};
 pub(crate) use virtual_service::{L4Match, RouteDestination, TcpRoute, VirtualService};
 
@@ -40,6 +45,44 @@ pub(crate) struct Metadata {
     pub(crate) labels: Labels,
     /// RFC 3339 in UTC, so that text order is time order; `None`, the oldest, in files.
     pub(crate) creation_timestamp: Option<String>,
+    /// Ours alone, without [`Annotations::PREFIX`].
+    pub(crate) annotations: Annotations,
+}
+
+/// What `metadata.annotations` say to Shunt.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(from = "BTreeMap<String, serde_yaml::Value>")]
+pub(crate) struct Annotations(pub(crate) BTreeMap<String, String>);
+
+impl Annotations {
+    /// What our annotations begin with.
+    pub(crate) const PREFIX: &str = "shunt.dev/";
+    /// `steer`: the daemon carries the connections; `auto`: the kernel does where it can.
+    pub(crate) const DATAPATH: &str = "datapath";
+    /// `close`: what is over a limit is accepted and closed, as Istio does; `refuse`: `connect()` fails.
+    pub(crate) const OVERFLOW: &str = "overflow";
+    /// What a limit counts together: a [`crate::LimitScope`].
+    pub(crate) const LIMIT_SCOPE: &str = "limit-scope";
+
+    /// The value of ours called `name`.
+    pub(crate) fn get(&self, name: &str) -> Option<&str> {
+        self.0.get(name).map(String::as_str)
+    }
+}
+
+/// Other people's annotations are neither kept nor looked at.
+impl From<BTreeMap<String, serde_yaml::Value>> for Annotations {
+    fn from(all: BTreeMap<String, serde_yaml::Value>) -> Self {
+        let ours = all.into_iter().filter_map(|(key, value)| {
+            let name = key.strip_prefix(Self::PREFIX)?.to_owned();
+            let text = match value {
+                serde_yaml::Value::String(text) => text,
+                other => serde_yaml::to_string(&other).unwrap_or_default().trim().to_owned(),
+            };
+            Some((name, text))
+        });
+        Self(ours.collect())
+    }
 }
 
 /// Kinds that are served.

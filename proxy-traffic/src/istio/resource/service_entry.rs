@@ -49,6 +49,8 @@ pub(crate) struct WorkloadEntry {
     pub(crate) labels: Labels,
     /// 0 or missing: 1.
     pub(crate) weight: u32,
+    /// Where it is: `region/zone/subzone`.
+    pub(crate) locality: String,
     /// Says who it is under mTLS; nothing depends on it here.
     pub(crate) service_account: Option<String>,
 }

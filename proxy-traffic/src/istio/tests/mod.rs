@@ -1,12 +1,14 @@
 //! Rows of data: YAML in, the snapshot's listing or a problem out.
 
 mod gateway;
+mod locality;
 mod mesh;
 mod policy;
 mod problems;
 mod properties;
 mod services;
 mod store;
+mod traffic;
 
 use super::{Problem, Settings, Severity, Store, compile};
 use crate::Snapshot;

@@ -1,10 +1,7 @@
-//! DestinationRule: host, subsets and the part of the policies that is served.
+//! DestinationRule: host and subsets.
 
-use crate::istio::{
-    names,
-    problem::Report,
-    resource::{DestinationRule, TrafficPolicy},
-};
+use super::traffic_policy::traffic_policy;
+use crate::istio::{names, problem::Report, resource::DestinationRule};
 
 /// Checks `spec`.
 pub(in crate::istio) fn destination_rule(spec: &DestinationRule, report: &mut Report<'_>) {
@@ -23,20 +20,7 @@ pub(in crate::istio) fn destination_rule(spec: &DestinationRule, report: &mut Re
         if subset.labels.is_empty() {
             report.warn(format!("{field}.labels"), "is missing: the subset is the whole service");
         }
-        policy(&format!("{field}.trafficPolicy"), subset.traffic_policy.as_ref(), report);
+        traffic_policy(&format!("{field}.trafficPolicy"), subset.traffic_policy.as_ref(), report);
     }
-    policy("trafficPolicy", spec.traffic_policy.as_ref(), report);
-}
-
-fn policy(field: &str, policy: Option<&TrafficPolicy>, report: &mut Report<'_>) {
-    let Some(policy) = policy else { return };
-    let ports = policy.port_level_settings.iter().enumerate();
-    for (index, _) in
-        ports.clone().filter(|(_, settings)| settings.port.and_then(|port| port.number).is_none())
-    {
-        let field = format!("{field}.portLevelSettings[{index}].port.number");
-        report.error(field, "is missing; say which port the settings are for");
-    }
-    let numbers = ports.filter_map(|(index, settings)| Some((index, settings.port?.number?.0)));
-    super::duplicates(numbers, |index| format!("{field}.portLevelSettings[{index}].port.number"), report);
+    traffic_policy("trafficPolicy", spec.traffic_policy.as_ref(), report);
 }

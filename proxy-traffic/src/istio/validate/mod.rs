@@ -2,14 +2,18 @@
 //!
 //! Whether the things that a resource names exist is only known with all resources at hand: see `compile`.
 
+mod annotations;
 mod destination_rule;
 mod gateway;
 mod kubernetes;
+mod load_balancer;
 mod service_entry;
+mod traffic_policy;
 mod virtual_service;
 
 use std::collections::BTreeSet;
 
+pub(super) use annotations::annotations;
 pub(super) use destination_rule::destination_rule;
 pub(super) use gateway::gateway;
 pub(super) use kubernetes::{pod, service};

@@ -52,8 +52,14 @@ const ROWS: &[Row] = &[
         Error,
     ),
     (
-        "{host: db, trafficPolicy: {connectionPool: {tcp: {maxConnections: 3}}}}",
-        "trafficPolicy.connectionPool.tcp.maxConnections",
+        "{host: db, trafficPolicy: {connectionPool: {tcp: {idleTimeout: 1s}}}}",
+        "trafficPolicy.connectionPool.tcp.idleTimeout",
+        "not served yet",
+        Warning,
+    ),
+    (
+        "{host: db, trafficPolicy: {connectionPool: {tcp: {maxConnectionDuration: 1s}}}}",
+        "trafficPolicy.connectionPool.tcp.maxConnectionDuration",
         "not served yet",
         Warning,
     ),
@@ -63,25 +69,7 @@ const ROWS: &[Row] = &[
         "not served yet",
         Warning,
     ),
-    (
-        "{host: db, trafficPolicy: {loadBalancer: {simple: RANDOM}}}",
-        "trafficPolicy.loadBalancer",
-        "not served yet",
-        Warning,
-    ),
-    (
-        "{host: db, trafficPolicy: {outlierDetection: {}}}",
-        "trafficPolicy.outlierDetection",
-        "not served yet",
-        Warning,
-    ),
     ("{host: db, trafficPolicy: {tls: {mode: SIMPLE}}}", "trafficPolicy.tls", "not served yet", Warning),
-    (
-        "{host: db, subsets: [{name: a, labels: {version: v1}, trafficPolicy: {loadBalancer: {}}}]}",
-        "subsets[0].trafficPolicy.loadBalancer",
-        "not served yet",
-        Warning,
-    ),
     (
         "{host: db, trafficPolicy: {portLevelSettings: [{port: {number: 1}, tls: {}}]}}",
         "trafficPolicy.portLevelSettings[0].tls",

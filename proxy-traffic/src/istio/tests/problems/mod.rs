@@ -4,6 +4,7 @@ mod destination_rule;
 mod gateway;
 mod kubernetes;
 mod service_entry;
+mod traffic_policy;
 mod virtual_service;
 
 use super::{

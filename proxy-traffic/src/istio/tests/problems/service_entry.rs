@@ -54,14 +54,6 @@ const ROWS: &[(&str, &str, &str, &str, &str, Severity)] = &[
         "not the name of a port",
         Error,
     ),
-    (
-        "hosts: [a.x], ",
-        "10.1.0.9",
-        "10.1.0.9, locality: x",
-        "endpoints[0].locality",
-        "not served yet",
-        Warning,
-    ),
     ("hosts: [a.x], ", "{address: 10.1.0.9}", "", "endpoints", "nobody serves this", Warning),
     (
         "hosts: [a.x], ",

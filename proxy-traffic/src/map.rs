@@ -154,6 +154,34 @@ impl<K: Ord + Clone, V: Clone> Map<K, V> {
     }
 }
 
+impl<K: Ord + Clone, V: Clone> Map<K, V> {
+    /// Makes the map hold `wanted`, entry by entry where few are not the `same`: what both share stays shared.
+    pub fn assign(&mut self, wanted: BTreeMap<K, V>, same: impl Fn(&V, &V) -> bool) {
+        let mut edits: Vec<(K, Option<V>)> = Vec::new();
+        let mut known = self.iter().peekable();
+        for (key, value) in &wanted {
+            while let Some((gone, _)) = known.next_if(|(known, _)| *known < key) {
+                edits.push((gone.clone(), None));
+            }
+            let kept = known.next_if(|(known, _)| *known == key);
+            if !kept.is_some_and(|(_, known)| same(known, value)) {
+                edits.push((key.clone(), Some(value.clone())));
+            }
+        }
+        edits.extend(known.map(|(gone, _)| (gone.clone(), None)));
+        if edits.len() * 4 > wanted.len() {
+            *self = wanted.into();
+            return;
+        }
+        for (key, value) in edits {
+            match value {
+                Some(value) => drop(self.insert(key, value)),
+                None => drop(self.remove(&key)),
+            }
+        }
+    }
+}
+
 impl<K, V> Default for Map<K, V> {
     fn default() -> Self {
         Self::new()
@@ -333,6 +361,9 @@ mod tests {
             }
             prop_assert!(map.iter().eq(&model) && map.len() == model.len());
             prop_assert!(before.iter().eq(&old));
+            let mut assigned = before.clone();
+            assigned.assign(model.clone(), |one, other| one == other);
+            prop_assert_eq!(&assigned, &map);
             let differ = before.changes(&map).filter(|(_, one, other)| one != other);
             let keys: std::collections::BTreeSet<_> = old.keys().chain(model.keys()).collect();
             let want = keys.into_iter().map(|key| (key, old.get(key), model.get(key)));

@@ -41,7 +41,8 @@ pub struct Listener {
     pub bits: u32,
 }
 
-/// One column of an alias table, or one place of a sequence (then `own` alone counts). Value of the array `SLOTS`.
+/// One column of an alias table, or one place of a sequence (then `own` is drawn, and the aliases list all endpoints
+/// over and over). Value of the array `SLOTS`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Slot {
@@ -49,7 +50,7 @@ pub struct Slot {
     pub threshold: u32,
     /// A cluster's or endpoint's number.
     pub own: u32,
-    /// The other one; equal to `own` where there is none.
+    /// The other one; equal to `own` where a column has none.
     pub alias: u32,
     /// Explicit, so that no byte of the value is undefined.
     pub padding: u32,

@@ -10,6 +10,8 @@
 mod address;
 mod capture;
 pub mod direct;
+pub mod ejection;
+pub mod limit;
 pub mod pick;
 
 pub use address::{Destination, Subnet, is_loopback, v4_mapped};

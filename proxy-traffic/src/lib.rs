@@ -16,6 +16,7 @@ mod map;
 pub mod route;
 mod snapshot;
 mod state;
+pub mod table;
 
 pub use error::{Error, Flag};
 pub use flow::{Door, Flow, Workload};

@@ -2,9 +2,11 @@
 
 use std::{fmt, time::Duration};
 
+use ipnet::IpNet;
+
 use crate::{
     Balancing, Cluster, ClusterKind, Endpoint, Keepalive, Limit, LimitScope, Listener, Match,
-    OutlierDetection, Route, Rule, Snapshot,
+    OutlierDetection, Route, Rule, Snapshot, datapath,
 };
 
 /// Istio's defaults, which are not shown.
@@ -20,16 +22,27 @@ const OUTLIER: OutlierDetection = OutlierDetection {
 impl fmt::Display for Snapshot {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (address, listener) in &self.listeners {
-            writeln!(f, "{address} {listener}")?;
+            captured(f, address, address.ip().into(), listener)?;
         }
         for range in &self.subnets {
-            writeln!(f, "{}:{} {}", range.subnet, range.port, range.listener)?;
+            captured(f, format_args!("{}:{}", range.subnet, range.port), range.subnet, &range.listener)?;
         }
         for (address, listener) in &self.gateways {
             writeln!(f, "gateway {address} {listener}")?;
         }
         self.clusters.values().try_for_each(|cluster| writeln!(f, "{cluster}"))
     }
+}
+
+/// `ADDRESS NAME, VERDICT` and one indented line a rule.
+fn captured(
+    f: &mut fmt::Formatter<'_>,
+    address: impl fmt::Display,
+    net: IpNet,
+    listener: &Listener,
+) -> fmt::Result {
+    writeln!(f, "{address} {}, {}", listener.name, datapath::verdict(listener, net))?;
+    listener.rules.iter().try_for_each(|rule| writeln!(f, "  {rule}"))
 }
 
 /// `NAME` and one indented line a rule.

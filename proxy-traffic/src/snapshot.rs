@@ -281,6 +281,16 @@ impl Snapshot {
 }
 
 impl Cluster {
+    /// Whether its connections go anywhere.
+    #[must_use]
+    pub fn dials(&self) -> bool {
+        match &self.kind {
+            ClusterKind::Endpoints(endpoints) => !endpoints.is_empty(),
+            ClusterKind::OriginalDestination => true,
+            ClusterKind::Missing(_) => false,
+        }
+    }
+
     /// The cluster of destinations that no listener claims: dials what the client dialled.
     #[must_use]
     pub fn passthrough(connect_timeout: Duration) -> Self {

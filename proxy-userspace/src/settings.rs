@@ -14,6 +14,31 @@ use crate::kernel::LogLevel;
 /// Where the daemon's socket, lock and hosts file live unless told otherwise.
 pub const RUN_DIR: &str = "/run/shunt";
 
+/// Sizes that the kernel's tables may have; the largest takes some GiB.
+const TABLE_SIZES: std::ops::RangeInclusive<i64> = 16..=16_777_216;
+/// A lease is renewed four times in its length, by a daemon that may be busy for a moment.
+const SHORTEST_LEASE: Duration = Duration::from_secs(1);
+
+/// Who carries the connections of a listener whose rules need only what the kernel can do.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Datapath {
+    /// The kernel.
+    #[default]
+    Auto,
+    /// The daemon, as it does for all others.
+    Steer,
+}
+
+/// What a connection beyond `maxConnections` meets.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Overflow {
+    /// `ECONNREFUSED`.
+    #[default]
+    Refuse,
+    /// The daemon accepts and closes, as Istio's sidecar does.
+    Close,
+}
+
 /// The arguments of `shunt run`.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Settings {
@@ -68,6 +93,38 @@ pub struct Settings {
     /// Routing table, and priority of the rule that leads to it, for steered connections
     #[arg(long, value_name = "N", default_value = "21332", value_parser = route_table)]
     pub route_table: u32,
+    /// Whether the kernel may route by itself what it can (`auto`), or the daemon carries every claimed connection (`steer`)
+    #[arg(long, value_name = "auto|steer", default_value = "auto", value_enum, hide_possible_values = true)]
+    pub datapath: Datapath,
+    /// What a connection beyond a limit meets: `refuse` is ECONNREFUSED, `close` (Istio's way) accepts and closes, which
+    /// takes the daemon
+    #[arg(
+        long,
+        value_name = "refuse|close",
+        default_value = "refuse",
+        value_enum,
+        hide_possible_values = true
+    )]
+    pub overflow: Overflow,
+    /// Leave the programs and their tables in place when the daemon is killed: the kernel goes on routing for the length of
+    /// the lease, and the next start takes over; `--failure-policy closed` implies it
+    #[arg(long)]
+    pub pin: bool,
+    /// How long the kernel goes on routing without a daemon: `60s`; `0s` is for ever
+    #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = lease)]
+    pub lease: Duration,
+    /// Where this node is, as in the label topology.kubernetes.io/region: endpoints nearby come first
+    #[arg(long, value_name = "REGION[/ZONE[/SUBZONE]]", default_value = "", hide_default_value = true, value_parser = locality)]
+    pub locality: String,
+    /// Share of the connections routed by the kernel that get a line in the access log; metrics count all
+    #[arg(long, value_name = "PERCENT", default_value = "100", value_parser = clap::value_parser!(u8).range(..=100))]
+    pub direct_log: u8,
+    /// Listeners, and clusters, that the kernel's tables have room for
+    #[arg(long, value_name = "N", default_value = "65536", value_parser = clap::value_parser!(u32).range(TABLE_SIZES))]
+    pub max_listeners: u32,
+    /// Endpoints that the kernel's tables have room for
+    #[arg(long, value_name = "N", default_value = "131072", value_parser = clap::value_parser!(u32).range(TABLE_SIZES))]
+    pub max_endpoints: u32,
     /// What the kernel programs log of each decision: `off`, `error`, `warn`, `info`, `debug`
     #[arg(long, value_name = "LEVEL", default_value = "off", value_parser = bpf_log)]
     pub bpf_log: LogLevel,
@@ -78,6 +135,12 @@ impl Settings {
     #[must_use]
     pub fn admin_socket(&self) -> PathBuf {
         self.run_dir.join("admin.sock")
+    }
+
+    /// Whether programs and tables outlive a killed daemon.
+    #[must_use]
+    pub fn pins(&self) -> bool {
+        self.pin || self.failure_policy == FailurePolicy::Closed
     }
 
     /// The gateway labels as a map.
@@ -151,9 +214,88 @@ fn duration(text: &str) -> Result<Duration, String> {
     count.checked_mul(unit_ms).map(Duration::from_millis).ok_or_else(|| "that is too long".to_owned())
 }
 
+fn lease(text: &str) -> Result<Duration, String> {
+    let lease = duration(text)?;
+    let fits = lease.is_zero() || lease >= SHORTEST_LEASE;
+    fits.then_some(lease).ok_or_else(|| "write at least 1s, or 0s for one that never ends".to_owned())
+}
+
+/// Up to three plain names, as Istio writes a locality.
+fn locality(text: &str) -> Result<String, String> {
+    let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+    let plain = |part: &str| !part.is_empty() && part.bytes().all(fits);
+    let good = text.is_empty() || (text.split('/').count() <= 3 && text.split('/').all(plain));
+    good.then(|| text.to_owned()).ok_or_else(|| "write REGION, REGION/ZONE or REGION/ZONE/SUBZONE".to_owned())
+}
+
 #[cfg(test)]
 mod tests {
+    use clap::Parser as _;
+
     use super::*;
+
+    /// `shunt run --config /etc/shunt` with more arguments.
+    fn run(more: &[&str]) -> Result<Settings, String> {
+        #[derive(clap::Parser)]
+        struct Run {
+            #[command(flatten)]
+            settings: Settings,
+        }
+        let words = ["run", "--config", "/etc/shunt"].iter().chain(more);
+        Run::try_parse_from(words).map(|run| run.settings).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn the_kernel_routes_unless_told_otherwise_and_says_so_in_the_log() {
+        let settings = run(&[]).unwrap();
+        assert_eq!((settings.datapath, settings.overflow), (Datapath::Auto, Overflow::Refuse));
+        assert_eq!((settings.lease, settings.direct_log), (Duration::from_secs(60), 100));
+        assert_eq!((settings.max_listeners, settings.max_endpoints), (65_536, 131_072));
+        assert!(!settings.pins() && settings.locality.is_empty());
+        let settings = run(&["--datapath", "steer", "--overflow", "close", "--direct-log", "0"]).unwrap();
+        assert_eq!((settings.datapath, settings.overflow), (Datapath::Steer, Overflow::Close));
+        assert_eq!(settings.direct_log, 0);
+        for wrong in [
+            ["--datapath", "direct"],
+            ["--overflow", "drop"],
+            ["--direct-log", "101"],
+            ["--max-listeners", "1"],
+            ["--max-endpoints", "99999999"],
+        ] {
+            assert!(run(&wrong).is_err(), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn refusing_without_a_daemon_takes_pins() {
+        assert!(run(&["--pin"]).unwrap().pins());
+        assert!(run(&["--failure-policy", "closed"]).unwrap().pins());
+    }
+
+    #[test]
+    fn a_lease_is_a_second_or_more_or_for_ever() {
+        for (text, want) in
+            [("60s", Some(60_000)), ("1s", Some(1_000)), ("0s", Some(0)), ("999ms", None), ("1", None)]
+        {
+            assert_eq!(lease(text).ok(), want.map(Duration::from_millis), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_locality_has_up_to_three_names() {
+        for (text, want) in [
+            ("", true),
+            ("eu-1", true),
+            ("eu-1/a", true),
+            ("eu-1/a/rack_7", true),
+            ("a/b/c/d", false),
+            ("/a", false),
+            ("a//c", false),
+            ("a b", false),
+        ] {
+            assert_eq!(locality(text).is_ok(), want, "{text}");
+        }
+    }
 
     #[test]
     fn durations_have_a_number_and_a_unit() {

@@ -11,7 +11,6 @@ use std::{
 
 use anyhow::Context as _;
 use arc_swap::ArcSwap;
-use proxy_common::FailurePolicy;
 use proxy_traffic::{Cluster, Snapshot, istio};
 
 use super::{cgroups::Cgroups, workloads::Places};
@@ -66,8 +65,8 @@ pub(super) fn kernel(settings: &Settings, cgroups: &Cgroups) -> anyhow::Result<K
     Ok(KernelSettings {
         own_cgroup: cgroups.daemon_id()?,
         mark: settings.mark,
-        claims: KernelSettings::CLAIMS,
-        pin: (settings.failure_policy == FailurePolicy::Closed).then(|| pin_folder(settings)),
+        claims: settings.max_listeners,
+        pin: settings.pins().then(|| pin_folder(settings)),
         log: settings.bpf_log,
     })
 }

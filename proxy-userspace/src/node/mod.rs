@@ -1,9 +1,11 @@
 //! What a daemon needs of the machine it runs on: network namespaces and sockets inside them, the routing rules
-//! that turn steered packets to its listeners, cgroups, and a private `/etc/hosts`.
+//! that turn steered packets to its listeners, cgroups, a private `/etc/hosts`, and the list of
+//! open sockets.
 //!
 //! Nothing here knows eBPF, Istio or a connection's way through the proxy.
 
 pub mod cgroup;
+mod diag;
 pub mod memory;
 pub mod mounts;
 mod namespace;
@@ -11,6 +13,7 @@ mod netlink;
 pub mod routing;
 mod sockets;
 
+pub use diag::{SocketList, TrackedSocket};
 pub use namespace::Namespace;
 pub use routing::Steering;
 pub use sockets::{Family, Listeners};

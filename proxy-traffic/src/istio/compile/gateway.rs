@@ -10,9 +10,10 @@ use super::{
     Problems, Settings,
     cluster::Clusters,
     rules::{At, Bindings, gateway_path},
+    verdict::reused,
 };
 use crate::{
-    Listener,
+    Listener, Snapshot,
     istio::{
         Resources, names,
         resource::{Gateway, Item, Server, selects},
@@ -22,6 +23,7 @@ use crate::{
 /// A listener for each TCP server that a VirtualService is bound to; without one nobody listens.
 pub(super) fn listeners(
     resources: &Resources,
+    previous: &Snapshot,
     settings: &Settings,
     bindings: &Bindings<'_>,
     clusters: &mut Clusters<'_>,
@@ -45,7 +47,7 @@ pub(super) fn listeners(
             let address = SocketAddr::new(server.bind_address().unwrap_or(settings.gateway_address), port);
             match listeners.entry(address) {
                 btree_map::Entry::Vacant(place) => {
-                    place.insert(Arc::new(listener));
+                    place.insert(reused(previous.gateways.get(&address), listener));
                 }
                 btree_map::Entry::Occupied(place) => {
                     let what =

@@ -12,11 +12,9 @@ use super::{
     protocol::Protocol,
     registry::{Entry, Port, Registry},
     rules::{At, Bindings},
+    verdict::{Draft, Mesh, Wishes},
 };
-use crate::{Destination, Host, Listener, Route, Rule, SubnetListener, istio::names};
-
-/// Listeners by address, and by range.
-type Listeners = (BTreeMap<SocketAddr, Arc<Listener>>, Vec<SubnetListener>);
+use crate::{Destination, Host, Listener, Route, Rule, istio::names};
 
 /// A listener for each port of each captured service; the oldest service wins an address that two claim.
 pub(super) fn listeners(
@@ -25,31 +23,25 @@ pub(super) fn listeners(
     bindings: &Bindings<'_>,
     clusters: &mut Clusters<'_>,
     problems: &mut Problems,
-) -> Listeners {
-    let (mut listeners, mut subnets) = (BTreeMap::new(), Vec::new());
+) -> Mesh {
+    let mut mesh = Mesh::default();
     for (host, entry) in registry.by_age().into_iter().filter(|(_, entry)| entry.is_captured()) {
         // A wildcard has addresses of its own and no name to dial.
         let addresses = hosts.get(host).map_or(&entry.addresses, |host| &host.addresses);
         for port in &entry.ports {
-            let listener = Arc::new(listener(host, entry, port, bindings, clusters, problems));
-            claim(addresses, entry, port.number, &listener, &mut listeners, problems);
-            claim_subnets(entry, port.number, &listener, &mut subnets, problems);
+            mesh.drafts.push(draft(host, entry, port, bindings, clusters, problems));
+            claim(addresses, entry, port.number, &mut mesh, problems);
+            claim_subnets(entry, port.number, &mut mesh, problems);
         }
     }
-    let order = |one: &SubnetListener| (std::cmp::Reverse(one.subnet.prefix_len()), one.port, one.subnet);
-    subnets.sort_by_key(order);
+    mesh.ranges.sort_by_key(|(subnet, port, _)| (std::cmp::Reverse(subnet.prefix_len()), *port, *subnet));
     report_unbound(registry, bindings, problems);
-    (listeners, subnets)
+    mesh
 }
 
-fn claim(
-    addresses: &[IpAddr],
-    entry: &Entry<'_>,
-    port: u16,
-    listener: &Arc<Listener>,
-    listeners: &mut BTreeMap<SocketAddr, Arc<Listener>>,
-    problems: &mut Problems,
-) {
+/// Gives the last draft its addresses.
+fn claim(addresses: &[IpAddr], entry: &Entry<'_>, port: u16, mesh: &mut Mesh, problems: &mut Problems) {
+    let last = mesh.drafts.len() - 1;
     for address in addresses {
         if address.is_loopback() {
             let what = format!(
@@ -58,46 +50,45 @@ fn claim(
             problems.warn(entry.source, "addresses", what);
             continue;
         }
-        match listeners.entry(SocketAddr::new(*address, port)) {
+        match mesh.exact.entry(SocketAddr::new(*address, port)) {
             btree_map::Entry::Vacant(place) => {
-                place.insert(listener.clone());
+                place.insert(last);
             }
             btree_map::Entry::Occupied(place) => {
-                let what = format!("{} belongs to {} already, which is older", place.key(), place.get().name);
+                let owner = &mesh.drafts[*place.get()].listener.name;
+                let what = format!("{} belongs to {owner} already, which is older", place.key());
                 problems.warn(entry.source, "addresses", what);
             }
         }
     }
 }
 
-fn claim_subnets(
-    entry: &Entry<'_>,
-    port: u16,
-    listener: &Arc<Listener>,
-    subnets: &mut Vec<SubnetListener>,
-    problems: &mut Problems,
-) {
+/// Gives the last draft its ranges.
+fn claim_subnets(entry: &Entry<'_>, port: u16, mesh: &mut Mesh, problems: &mut Problems) {
+    let last = mesh.drafts.len() - 1;
     for subnet in entry.subnets.iter().copied() {
-        if let Some(other) = subnets.iter().find(|other| (other.subnet, other.port) == (subnet, port)) {
-            let what = format!("{subnet}:{port} belongs to {} already, which is older", other.listener.name);
+        if let Some((.., other)) = mesh.ranges.iter().find(|(net, one, _)| (*net, *one) == (subnet, port)) {
+            let owner = &mesh.drafts[*other].listener.name;
+            let what = format!("{subnet}:{port} belongs to {owner} already, which is older");
             problems.warn(entry.source, "addresses", what);
         } else {
-            subnets.push(SubnetListener { subnet, port, listener: listener.clone() });
+            mesh.ranges.push((subnet, port, last));
         }
     }
 }
 
 /// The rules that hold at one port, in config order, and the service itself for what they leave over.
-fn listener(
+fn draft(
     host: &str,
     entry: &Entry<'_>,
     port: &Port<'_>,
     bindings: &Bindings<'_>,
     clusters: &mut Clusters<'_>,
     problems: &mut Problems,
-) -> Listener {
+) -> Draft {
     let at = At::Mesh(port.number);
     let mut rules = Vec::new();
+    let mut wishes = entry.wishes.clone();
     let mut complete = false;
     let own = bindings.all.iter().filter(|(_, hosts)| hosts.iter().any(|one| names::overlap(one, host)));
     for (item, _) in own {
@@ -109,7 +100,11 @@ fn listener(
                 );
                 problems.warn(*item, "tcp", what);
             }
+            let before = rules.len();
             complete = complete || bindings.compile(item, at, &mut rules, clusters, problems);
+            if rules.len() > before {
+                wishes.join(Wishes::of(item));
+            }
         } else if Bindings::applies(item, at) {
             let what = format!(
                 "do not apply to port {} of {host}, which is named for {:?}; name it tcp or tcp-…",
@@ -124,7 +119,8 @@ fn listener(
         let route = Arc::new(Route { name: entry.service.host.clone(), destinations });
         rules.push(Rule { matches: Vec::new(), route });
     }
-    Listener { name: format!("{host}:{}", port.number), rules, steer: None }
+    let listener = Listener { name: format!("{host}:{}", port.number), rules, steer: None };
+    Draft { listener, wishes }
 }
 
 /// Hosts of the mesh that no service has: their rules wait for one.

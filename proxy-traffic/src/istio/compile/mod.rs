@@ -14,6 +14,7 @@ mod protocol;
 mod registry;
 mod rules;
 mod traffic;
+mod verdict;
 mod vip;
 mod workload;
 
@@ -65,7 +66,8 @@ impl Default for Settings {
 
 /// Turns `resources` into the rules that are in force, and says what could not be used.
 ///
-/// `previous` supplies the addresses that hosts were given and the running side of clusters of the same name.
+/// `previous` supplies the addresses that hosts were given and the running side of clusters of the same name. Listeners
+/// and clusters that say the same as in `previous` are the same in memory: pointers tell what changed.
 #[must_use]
 pub fn compile(resources: &Resources, previous: &Snapshot, settings: &Settings) -> (Snapshot, Vec<Problem>) {
     let mut problems = Problems(resources.clashes.clone());
@@ -74,8 +76,9 @@ pub fn compile(resources: &Resources, previous: &Snapshot, settings: &Settings) 
     let hosts = vip::allocate(&registry, previous, &mut problems);
     let mut clusters = Clusters::new(&registry, &policies, previous, settings);
     let bindings = Bindings::new(resources, settings);
-    let (listeners, subnets) = mesh::listeners(&registry, &hosts, &bindings, &mut clusters, &mut problems);
-    let gateways = gateway::listeners(resources, settings, &bindings, &mut clusters, &mut problems);
+    let mesh = mesh::listeners(&registry, &hosts, &bindings, &mut clusters, &mut problems);
+    let gateways = gateway::listeners(resources, previous, settings, &bindings, &mut clusters, &mut problems);
+    let (listeners, subnets) = verdict::settle(mesh, &gateways, previous, settings);
     let clusters = clusters.into_map();
     let snapshot =
         Snapshot { generation: previous.generation, listeners, subnets, gateways, clusters, hosts };

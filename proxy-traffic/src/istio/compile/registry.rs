@@ -11,6 +11,7 @@ use ipnet::IpNet;
 use super::{
     Problems, Settings, Source,
     protocol::Protocol,
+    verdict::Wishes,
     workload::{Workload, Workloads},
 };
 use crate::{
@@ -40,6 +41,8 @@ pub(super) struct Entry<'a> {
     pub(super) headless: bool,
     /// A Service without selector: its endpoints, if any, stand where we do not look.
     selectorless: bool,
+    /// What the annotations of its resources ask for.
+    pub(super) wishes: Wishes,
     pub(super) ports: Vec<Port<'a>>,
 }
 
@@ -157,6 +160,7 @@ fn of_service<'a>(
         subnets: Vec::new(),
         headless: spec.is_headless(),
         selectorless: spec.selector.is_empty(),
+        wishes: Wishes::of(item),
         ports: ports.collect(),
     }
 }
@@ -224,6 +228,7 @@ fn of_service_entry<'a>(item: &'a Item<ServiceEntry>, host: &str, workloads: &Wo
         subnets: ranges.map(|subnet| subnet.0).collect(),
         headless: false,
         selectorless: false,
+        wishes: Wishes::of(item),
         ports: ports.collect(),
     }
 }
@@ -240,6 +245,7 @@ fn add_service_entry<'a>(
         entries.insert(new.service.host.clone(), new);
         return;
     };
+    known.wishes.join(new.wishes);
     let is_service = known.source.key.kind == Kind::Service;
     if !is_service {
         let added: Vec<_> = new.addresses.into_iter().filter(|one| !known.addresses.contains(one)).collect();

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{Problems, Settings, cluster::Clusters};
 use crate::{
-    Destination, Match, Route, Rule,
+    Cluster, ClusterKind, Destination, Match, Route, Rule,
     istio::{
         Resources, names,
         resource::{Item, L4Match, RouteDestination, TcpRoute, VirtualService},
@@ -112,10 +112,17 @@ impl<'a> Bindings<'a> {
         let host = names::resolve(&wanted.host, &item.key.namespace, &self.settings.cluster_domain);
         let said = wanted.port.and_then(|port| port.number).map(|port| port.0);
         let port = said.unwrap_or_else(|| default_port(clusters, &host, at.port()));
-        let (cluster, missing) = clusters.get(&host, port, &wanted.subset, problems);
+        let (mut cluster, missing) = clusters.get(&host, port, &wanted.subset, problems);
         if let Some(missing) = missing {
             let what = format!("{}: connections sent there are closed (NC)", missing.reason);
             problems.warn(item, format!("{field}.destination.{}", missing.part), what);
+        }
+        if let (At::Gateway(..), ClusterKind::OriginalDestination) = (at, &cluster.kind) {
+            let what = "PASSTHROUGH dials what the client dialled, which is the gateway itself";
+            let told = format!("{what}: connections sent there are closed (NC)");
+            problems.warn(item, format!("{field}.destination"), told);
+            let kind = ClusterKind::Missing(what.to_owned());
+            cluster = Arc::new(Cluster { kind, ..(*cluster).clone() });
         }
         let weight = route.weight.and_then(|weight| u64::try_from(weight).ok()).unwrap_or_default();
         Destination { weight, cluster }

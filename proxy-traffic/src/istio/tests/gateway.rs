@@ -33,9 +33,9 @@ fn the_example_of_istios_tcp_shifting_does_what_istio_says() {
     let host = "tcp-echo.default.svc.cluster.local";
     let vip = snapshot.hosts[host].addresses[0];
     let want = format!(
-        "{vip}:9000 tcp-echo:9000
+        "{vip}:9000 tcp-echo:9000, direct
            -> 100% outbound|9000||tcp-echo
-         {vip}:9001 tcp-echo:9001
+         {vip}:9001 tcp-echo:9001, direct
            -> 100% outbound|9001||tcp-echo
          gateway 0.0.0.0:31400 gateway default/tcp-echo-gateway:31400
            -> 80% outbound|9000|v1|tcp-echo, 20% outbound|9000|v2|tcp-echo

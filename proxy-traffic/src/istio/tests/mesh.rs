@@ -9,7 +9,7 @@ const V2: &str = "route: [{destination: {host: db, subset: v2}}]";
 fn a_service_without_rules_goes_to_itself() {
     check(
         &[DB],
-        "10.0.0.5:5432 db:5432
+        "10.0.0.5:5432 db:5432, direct
            -> 100% outbound|5432||db
          cluster outbound|5432||db: 10.1.0.1:15432, 10.1.0.2:15432",
     );

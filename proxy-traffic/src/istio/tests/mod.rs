@@ -6,9 +6,11 @@ mod mesh;
 mod policy;
 mod problems;
 mod properties;
+mod reuse;
 mod services;
 mod store;
 mod traffic;
+mod verdict;
 
 use super::{Problem, Settings, Severity, Store, compile};
 use crate::Snapshot;

@@ -97,8 +97,14 @@ fn rules_of_one_host_pool_their_subsets_and_the_first_policy_counts() {
     let tcp = "[{route: [{destination: {host: db, subset: v1}, weight: 1}, {destination: {host: db, subset: v2}, weight: 1}]}]";
     let (snapshot, _) = load(&[bare, &(first + &second), &virtual_service(tcp)]);
     let listing = short(&snapshot);
-    assert!(listing.contains("cluster outbound|5432|v1|db: 10.1.0.1:15432; connectTimeout 1s\n"), "{listing}");
-    assert!(listing.contains("cluster outbound|5432|v2|db: 10.1.0.2:15432; connectTimeout 1s\n"), "{listing}");
+    assert!(
+        listing.contains("cluster outbound|5432|v1|db: 10.1.0.1:15432; connectTimeout 1s\n"),
+        "{listing}"
+    );
+    assert!(
+        listing.contains("cluster outbound|5432|v2|db: 10.1.0.2:15432; connectTimeout 1s\n"),
+        "{listing}"
+    );
 }
 
 #[test]

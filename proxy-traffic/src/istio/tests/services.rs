@@ -23,7 +23,7 @@ fn endpoints_serve_on_their_own_port_the_target_port_or_the_same() {
                  endpoints: [{{address: 10.1.0.9{endpoint}}}]"
             ))],
             &format!(
-                "10.0.0.5:5432 db.example.com:5432
+                "10.0.0.5:5432 db.example.com:5432, direct
                    -> 100% outbound|5432||db.example.com
                  cluster outbound|5432||db.example.com: {want}"
             ),
@@ -48,7 +48,7 @@ fn a_workload_selector_finds_workload_entries_and_pods_of_its_namespace() {
                 workloadSelector: {labels: {app: x}}";
     check(
         &[&entry(spec), &workloads],
-        "[2001:db8::5]:80 x.example.com:80
+        "[2001:db8::5]:80 x.example.com:80, steer: the endpoint 10.1.0.2:80 is of another address family
            -> 100% outbound|80||x.example.com
          cluster outbound|80||x.example.com: [2001:db8::1]:80, 10.1.0.2:80, 10.1.0.1:7",
     );
@@ -67,9 +67,9 @@ fn a_service_selects_workload_entries_and_finds_ports_by_name() {
         .replace("\n      ", "\n");
     check(
         &[&yaml],
-        "10.0.0.7:80 web:80
+        "10.0.0.7:80 web:80, direct
            -> 100% outbound|80||web
-         [2001:db8::7]:80 web:80
+         [2001:db8::7]:80 web:80, steer: the endpoint 10.1.0.1:8080 is of another address family
            -> 100% outbound|80||web
          cluster outbound|80||web: 10.1.0.1:8080, 10.1.0.2:9090, 10.1.0.3:7070",
     );
@@ -93,7 +93,9 @@ fn a_pod_that_is_not_ready_is_no_endpoint() {
         );
         check(
             &[&yaml],
-            &format!("10.0.0.7:80 web:80\n-> 100% outbound|80||web\ncluster outbound|80||web: {want}"),
+            &format!(
+                "10.0.0.7:80 web:80, direct\n-> 100% outbound|80||web\ncluster outbound|80||web: {want}"
+            ),
         );
     }
 }
@@ -102,7 +104,10 @@ fn a_pod_that_is_not_ready_is_no_endpoint() {
 fn udp_ports_are_not_captured() {
     let yaml = "{apiVersion: v1, kind: Service, metadata: {name: dns}, spec: {clusterIP: 10.0.0.7, selector: {app: dns}, \
                 ports: [{name: a, port: 53, protocol: UDP}, {name: b, port: 53}]}}";
-    check(&[yaml], "10.0.0.7:53 dns:53\n-> 100% outbound|53||dns\ncluster outbound|53||dns: no endpoint");
+    check(
+        &[yaml],
+        "10.0.0.7:53 dns:53, direct\n-> 100% outbound|53||dns\ncluster outbound|53||dns: no endpoint",
+    );
 }
 
 #[test]
@@ -112,11 +117,11 @@ fn ranges_are_captured_longest_prefix_first() {
             "hosts: [r.example.com], addresses: [10.0.0.0/8, 10.7.3.1/16, 10.9.9.9], \
              ports: [{number: 80, name: tcp, protocol: TCP}], endpoints: [{address: 10.1.0.9}]",
         )],
-        "10.9.9.9:80 r.example.com:80
+        "10.9.9.9:80 r.example.com:80, direct
            -> 100% outbound|80||r.example.com
-         10.7.0.0/16:80 r.example.com:80
+         10.7.0.0/16:80 r.example.com:80, direct
            -> 100% outbound|80||r.example.com
-         10.0.0.0/8:80 r.example.com:80
+         10.0.0.0/8:80 r.example.com:80, direct
            -> 100% outbound|80||r.example.com
          cluster outbound|80||r.example.com: 10.1.0.9:80",
     );
@@ -132,7 +137,7 @@ fn a_service_entry_of_a_services_host_adds_endpoints() {
                  endpoints: [{address: 10.9.0.1, labels: {version: v1}}]",
             ),
         ],
-        "10.0.0.5:5432 db:5432
+        "10.0.0.5:5432 db:5432, direct
            -> 100% outbound|5432||db
          cluster outbound|5432||db: 10.1.0.1:15432, 10.1.0.2:15432, 10.9.0.1:5432",
     );

@@ -88,7 +88,8 @@ impl<K, V> Map<K, V> {
         K: Borrow<Q>,
     {
         let (at, place) = self.find(key);
-        Some(&self.chunks[at][place.ok()?].1)
+        let place = place.ok()?;
+        Some(&self.chunks[at][place].1)
     }
 
     /// Whether `key` has a value.
@@ -369,6 +370,14 @@ mod tests {
             let want = keys.into_iter().map(|key| (key, old.get(key), model.get(key)));
             prop_assert!(differ.eq(want.filter(|(_, one, other)| one != other)));
         }
+    }
+
+    #[test]
+    fn nothing_is_in_an_empty_map() {
+        let mut map = Map::<u8, u8>::new();
+        assert_eq!(map.remove(&1), None);
+        assert_eq!((map.get(&1), map.iter().next()), (None, None));
+        assert_eq!(map.changes(&Map::new()).count(), 0);
     }
 
     #[test]

@@ -13,7 +13,7 @@ use std::{
 use clap::{Parser, ValueEnum};
 use proxy_traffic::{
     Snapshot,
-    istio::{self, Settings, Store},
+    istio::{Compiler, Settings, Store},
 };
 
 #[derive(Debug, Parser)]
@@ -58,6 +58,7 @@ struct World {
 /// What is timed: the two halves of a publication.
 struct Engine {
     store: Store,
+    compiler: Compiler,
     settings: Settings,
     snapshot: Arc<Snapshot>,
 }
@@ -210,7 +211,12 @@ fn address(first: usize, number: usize) -> String {
 
 impl Engine {
     fn new() -> Self {
-        Self { store: Store::new(), settings: Settings::default(), snapshot: Arc::default() }
+        Self {
+            store: Store::new(),
+            compiler: Compiler::new(),
+            settings: Settings::default(),
+            snapshot: Arc::default(),
+        }
     }
 
     fn replace(&mut self, file: usize, text: &str) {
@@ -218,7 +224,7 @@ impl Engine {
     }
 
     fn compile(&mut self) {
-        let (mut snapshot, _) = istio::compile(self.store.resources(), &self.snapshot, &self.settings);
+        let (mut snapshot, _) = self.compiler.compile(self.store.resources(), &self.snapshot, &self.settings);
         snapshot.generation = self.snapshot.generation + 1;
         self.snapshot = Arc::new(snapshot);
     }

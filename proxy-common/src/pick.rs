@@ -105,7 +105,7 @@ pub fn endpoint(
     let mut attempt = 0;
     while attempt < DRAWS {
         place = if in_turn && attempt == 0 {
-            // The one remainder here: a round must be exact. `None`: there are no slots.
+            // A remainder: a round must be exact. `None`: there are no slots.
             hash_or_cursor.checked_rem(count)?
         } else if hashed {
             index(hash, count)
@@ -142,18 +142,16 @@ fn scan(
     slot: impl Fn(u32) -> Option<Slot>,
     usable: impl Fn(u32) -> bool,
 ) -> Option<u32> {
-    let mut place = begin;
     let mut seen = 0;
     while seen < SCAN && seen < count {
-        let at = slot(place)?;
+        // A remainder, not a wrap by comparison: after that the verifier would know of each place how it was come to,
+        // and follow every way by itself (a million steps; this takes twenty thousand).
+        let place = (begin as u64 + seen as u64).checked_rem(count as u64)?;
+        let at = slot(place as u32)?;
         // Of an alias table each endpoint owns a column; a sequence lists them all, over and over, as aliases.
         let number = if sequence { at.alias } else { at.own };
         if usable(number) {
             return Some(number);
-        }
-        place += 1;
-        if place >= count {
-            place = 0;
         }
         seen += 1;
     }

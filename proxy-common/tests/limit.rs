@@ -1,6 +1,8 @@
 //! The limit's machine under every interleaving of what can happen to sockets: no step finds less than nothing, no
 //! place is taken beyond the limit, and none is kept when all is over.
 
+#![allow(clippy::unwrap_used, reason = "a model that cannot go on has failed")]
+
 use std::collections::HashSet;
 
 use proxy_common::limit::{ARMED, FREE, RESERVED, admits, armed, releases};

@@ -5,7 +5,7 @@ use std::{fmt, io, net::SocketAddr, time::Duration};
 
 use crate::ClusterName;
 
-/// Envoy's response flags, as far as a TCP proxy without limits can raise them. Shown as `-` when all went well.
+/// Envoy's response flags, as far as a TCP proxy can raise them. Shown as `-` when all went well.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Flag {
     /// Nothing to report.
@@ -15,8 +15,10 @@ pub enum Flag {
     NoRoute,
     /// `NC`: the route names a host or subset that does not exist.
     NoCluster,
-    /// `UH`: the cluster has no endpoint.
+    /// `UH`: the cluster has no endpoint, or all are ejected.
     NoHealthyUpstream,
+    /// `UO`: the cluster's limit is reached.
+    Overflow,
     /// `UF,URX`: the one attempt to connect failed.
     UpstreamFailure,
     /// `DC`: the client went away before its connection was answered.
@@ -32,6 +34,7 @@ impl Flag {
             Self::NoRoute => "NR",
             Self::NoCluster => "NC",
             Self::NoHealthyUpstream => "UH",
+            Self::Overflow => "UO",
             Self::UpstreamFailure => "UF,URX",
             Self::DownstreamClosed => "DC",
         }
@@ -58,9 +61,17 @@ pub enum Error {
         /// Which part is missing, in Istio's words.
         reason: String,
     },
-    /// The cluster exists and has nobody in it.
-    #[error("{0} has no endpoint")]
+    /// The cluster exists and has nobody in it, or nobody who is not ejected.
+    #[error("{0} has no healthy endpoint")]
     NoHealthyUpstream(ClusterName),
+    /// `maxConnections` are open.
+    #[error("{cluster} has {max_connections} connections already, its limit")]
+    Overflow {
+        /// The cluster that is limited.
+        cluster: ClusterName,
+        /// The limit in force.
+        max_connections: u32,
+    },
     /// The endpoint did not accept.
     #[error("cannot connect to {endpoint}: {source}")]
     Connect {
@@ -93,8 +104,56 @@ impl Error {
             Self::NoRoute(_) => Flag::NoRoute,
             Self::NoCluster { .. } => Flag::NoCluster,
             Self::NoHealthyUpstream(_) => Flag::NoHealthyUpstream,
+            Self::Overflow { .. } => Flag::Overflow,
             Self::Connect { .. } | Self::ConnectTimeout { .. } => Flag::UpstreamFailure,
             Self::DownstreamClosed { .. } => Flag::DownstreamClosed,
         }
+    }
+    /// Whether it speaks against the endpoint: not what our side, its limits or the client brought about.
+    #[must_use]
+    pub fn is_endpoints(&self) -> bool {
+        use io::ErrorKind::{
+            ConnectionAborted, ConnectionRefused, ConnectionReset, HostUnreachable, NetworkUnreachable,
+            TimedOut,
+        };
+        let told = [
+            ConnectionRefused,
+            ConnectionReset,
+            ConnectionAborted,
+            HostUnreachable,
+            NetworkUnreachable,
+            TimedOut,
+        ];
+        match self {
+            Self::Connect { source, .. } => told.contains(&source.kind()),
+            Self::ConnectTimeout { .. } => true,
+            _ => false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use io::ErrorKind;
+
+    use super::*;
+
+    #[test]
+    fn only_what_the_endpoint_did_speaks_against_it() {
+        let endpoint: SocketAddr = ([10, 0, 0, 1], 80).into();
+        for (kind, want) in [
+            (ErrorKind::ConnectionRefused, true),
+            (ErrorKind::HostUnreachable, true),
+            (ErrorKind::NetworkUnreachable, true),
+            (ErrorKind::TimedOut, true),
+            (ErrorKind::AddrNotAvailable, false),
+            (ErrorKind::PermissionDenied, false),
+            (ErrorKind::Other, false),
+        ] {
+            let error = Error::Connect { endpoint, source: kind.into() };
+            assert_eq!(error.is_endpoints(), want, "{kind}");
+        }
+        assert!(Error::ConnectTimeout { endpoint, after: Duration::ZERO }.is_endpoints());
+        assert!(!Error::DownstreamClosed { endpoint }.is_endpoints());
     }
 }

@@ -11,8 +11,10 @@ pub mod datapath;
 mod error;
 mod flow;
 pub mod istio;
+mod limits;
 mod listing;
 mod map;
+pub mod outlier;
 pub mod route;
 mod snapshot;
 mod state;
@@ -20,6 +22,7 @@ pub mod table;
 
 pub use error::{Error, Flag};
 pub use flow::{Door, Flow, Workload};
+pub use limits::Permit;
 pub use map::{Change, Iter, Map};
 pub use snapshot::{
     Balancing, Cluster, ClusterKind, ClusterName, Destination, Endpoint, Host, Keepalive, Limit, LimitScope,

@@ -14,7 +14,7 @@ use std::{
 use ipnet::IpNet;
 pub use proxy_common::direct::{Balancing, LimitScope};
 
-use crate::{ClusterState, Map};
+use crate::{ClusterState, Map, balance::Table};
 
 /// Istio's name of a cluster: `outbound|PORT|SUBSET|FQDN`, `PassthroughCluster`. Cheap to clone.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -187,6 +187,8 @@ pub struct Cluster {
     pub outlier: Option<OutlierDetection>,
     /// The running side; a recompiled cluster of the same name takes it over.
     pub state: Arc<ClusterState>,
+    /// What picking needs; makes itself.
+    pub table: Table,
 }
 
 /// `connectionPool.tcp.maxConnections` and what it counts together.
@@ -310,6 +312,16 @@ impl Cluster {
             keepalive: None,
             outlier: None,
             state: Arc::default(),
+            table: Table::default(),
+        }
+    }
+
+    /// Who serves it; nobody where the kind knows none.
+    #[must_use]
+    pub fn endpoints(&self) -> &[Endpoint] {
+        match &self.kind {
+            ClusterKind::Endpoints(all) => all,
+            ClusterKind::OriginalDestination | ClusterKind::Missing(_) => &[],
         }
     }
 }
@@ -317,8 +329,18 @@ impl Cluster {
 /// Two clusters that say the same are equal, whatever their connections did.
 impl PartialEq for Cluster {
     fn eq(&self, other: &Self) -> bool {
-        let Self { name, service, kind, connect_timeout, balancing, limit, keepalive, outlier, state: _ } =
-            self;
+        let Self {
+            name,
+            service,
+            kind,
+            connect_timeout,
+            balancing,
+            limit,
+            keepalive,
+            outlier,
+            state: _,
+            table: _,
+        } = self;
         let first = (name, service, kind, connect_timeout);
         let second = (balancing, limit, keepalive, outlier);
         first == (&other.name, &other.service, &other.kind, &other.connect_timeout)

@@ -20,7 +20,7 @@ use crate::{
     metrics::Metrics,
     node::Steering,
     proxy::{AccessLog, Context, Workers, access_log::Format},
-    settings::Settings,
+    settings::{Datapath, Overflow, Settings},
 };
 
 /// Kubernetes' name for the end of every service name.
@@ -91,7 +91,9 @@ pub(super) fn istio(settings: &Settings) -> istio::Settings {
         gateway_labels: settings.gateway_labels(),
         gateway_address: settings.gateway_address,
         connect_timeout: CONNECT_TIMEOUT,
-        ..istio::Settings::default()
+        locality: settings.locality.clone(),
+        steer_all: settings.datapath == Datapath::Steer,
+        overflow_closes: settings.overflow == Overflow::Close,
     }
 }
 

@@ -6,6 +6,7 @@
 mod acceptor;
 pub mod access_log;
 mod buffer;
+mod clock;
 mod direction;
 mod forward;
 mod pipe;
@@ -21,7 +22,8 @@ use arc_swap::ArcSwap;
 use proxy_traffic::{Cluster, Snapshot};
 
 pub use acceptor::Acceptor;
-pub use access_log::AccessLog;
+pub use access_log::{AccessLog, Entry};
+pub use clock::now;
 pub use record::Cause;
 pub use upstream::{Dial, Family, PlainDial};
 pub use workers::{AcceptorHandle, Drained, Workers};

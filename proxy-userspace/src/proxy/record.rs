@@ -4,14 +4,18 @@ use std::{
     io,
     net::SocketAddr,
     rc::Rc,
-    sync::{Arc, LazyLock},
-    time::{Duration, Instant, SystemTime},
+    sync::Arc,
+    time::{Duration, SystemTime},
 };
 
 use proxy_common::Destination;
-use proxy_traffic::{Cluster, ClusterKind, Endpoint, Error, Flag, Route, balance::Picked};
+use proxy_traffic::{
+    Cluster, Endpoint, Error, Flag, Permit, Route,
+    balance::{self, Picked},
+    outlier::Outcome,
+};
 
-use super::{Dial, acceptor::Entrance, access_log::Entry, forward::Ended};
+use super::{Dial, acceptor::Entrance, access_log::Entry, clock, forward::Ended};
 use crate::metrics::Series;
 
 /// Why a connection ended.
@@ -37,8 +41,10 @@ pub enum Cause {
     NoRoute,
     /// The route's host or subset does not exist.
     NoCluster,
-    /// The cluster is empty.
+    /// The cluster is empty, or all are ejected.
     NoEndpoint,
+    /// The cluster's limit is reached.
+    Overflow,
     /// The daemon stopped before the connection did.
     Drain,
 }
@@ -59,6 +65,7 @@ impl Cause {
             Self::NoRoute => "no_route",
             Self::NoCluster => "no_cluster",
             Self::NoEndpoint => "no_endpoint",
+            Self::Overflow => "overflow",
             Self::Drain => "drain",
         }
     }
@@ -81,6 +88,7 @@ impl From<&Error> for Cause {
             Error::NoRoute(_) => Self::NoRoute,
             Error::NoCluster { .. } => Self::NoCluster,
             Error::NoHealthyUpstream(_) => Self::NoEndpoint,
+            Error::Overflow { .. } => Self::Overflow,
             Error::Connect { source, .. } if source.kind() == io::ErrorKind::ConnectionRefused => {
                 Self::ConnectRefused
             }
@@ -91,28 +99,32 @@ impl From<&Error> for Cause {
     }
 }
 
-/// Who was picked.
-#[derive(Clone, Copy)]
-enum Place {
-    Nobody,
-    OriginalDestination,
+/// Who was picked: a place in the cluster's list, or one of the two below. Half as big as an enum.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Place(u32);
+
+impl Place {
+    const NOBODY: Self = Self(u32::MAX);
+    const ORIGINAL_DESTINATION: Self = Self(u32::MAX - 1);
+
     /// The place in the cluster's list.
-    Endpoint(u32),
+    fn of_endpoint(self) -> Option<u32> {
+        (self.0 < Self::ORIGINAL_DESTINATION.0).then_some(self.0)
+    }
 }
 
-/// A moment as nanoseconds since the first one asked for: half as big as an `Instant`.
+/// A moment as nanoseconds: half as big as an `Instant`.
 #[derive(Clone, Copy)]
 struct Moment(u64);
 
 impl Moment {
     fn now() -> Self {
-        static FIRST: LazyLock<Instant> = LazyLock::new(Instant::now);
         // Enough for 584 years.
-        Self(FIRST.elapsed().as_nanos() as u64)
+        Self(clock::now().as_nanos() as u64)
     }
 
     fn elapsed(self) -> Duration {
-        Duration::from_nanos(Self::now().0 - self.0)
+        Duration::from_nanos(Self::now().0.saturating_sub(self.0))
     }
 }
 
@@ -149,6 +161,8 @@ pub(super) struct Record {
     route: Option<Arc<Route>>,
     cluster: Option<Arc<Cluster>>,
     series: Option<Arc<Series>>,
+    /// Its place within the cluster's limit, if there is one.
+    permit: Option<Permit>,
     sent: u64,
     received: u64,
     place: Place,
@@ -168,9 +182,10 @@ impl Record {
             route: None,
             cluster: None,
             series: None,
+            permit: None,
             sent: 0,
             received: 0,
-            place: Place::Nobody,
+            place: Place::NOBODY,
             flag: Flag::None,
             // What remains true when nobody lives to say otherwise: the worker was stopped.
             cause: Cause::Drain,
@@ -200,20 +215,27 @@ impl Record {
         self.cluster = Some(Arc::clone(cluster));
     }
 
+    /// Takes a place within the cluster's limit, for the endpoint at `address` where the limit is each endpoint's.
+    pub(super) fn admit(&mut self, cluster: &Cluster, address: Option<SocketAddr>) -> Result<(), Error> {
+        let Some(limit) = &cluster.limit else { return Ok(()) };
+        let permit = cluster.state.permit(&self.entrance.owner.workload, address, limit);
+        let (cluster, max_connections) = (&cluster.name, limit.max_connections);
+        let full = || Error::Overflow { cluster: cluster.clone(), max_connections };
+        self.permit = Some(permit.ok_or_else(full)?);
+        Ok(())
+    }
+
     /// The cluster chose whom to dial.
-    pub(super) fn picked(&mut self, picked: &Picked<'_>) {
-        self.place = match (self.endpoints(), picked.endpoint) {
-            (Some(all), Some(one)) => all
-                .iter()
-                .position(|each| std::ptr::eq(each, one))
-                .and_then(|place| u32::try_from(place).ok())
-                .map_or(Place::Nobody, Place::Endpoint),
-            _ => Place::OriginalDestination,
-        };
+    pub(super) fn picked(&mut self, cluster: &Cluster, picked: &Picked) {
+        self.place = picked.place.map_or(Place::ORIGINAL_DESTINATION, Place);
+        if let Some(place) = picked.place {
+            balance::opened(cluster, place);
+        }
     }
 
     /// The endpoint answered: from here on bytes are counted as they move.
     pub(super) fn connected(&mut self) {
+        self.report(Outcome::Connected);
         self.count_open();
     }
 
@@ -233,29 +255,31 @@ impl Record {
     pub(super) fn failed(&mut self, error: &Error) {
         self.flag = error.flag();
         self.cause = error.into();
+        if error.is_endpoints() {
+            self.report(Outcome::Failed { run: None });
+        }
         tracing::debug!(source = %self.source(), destination = %self.destination(), %error, "connection not served");
     }
 
-    fn endpoints(&self) -> Option<&[Endpoint]> {
-        match &self.cluster.as_ref()?.kind {
-            ClusterKind::Endpoints(all) => Some(all),
-            ClusterKind::OriginalDestination | ClusterKind::Missing(_) => None,
+    /// Tells outlier detection.
+    fn report(&self, outcome: Outcome) {
+        if let (Some(cluster), Some(endpoint)) = (&self.cluster, self.endpoint())
+            && cluster.outlier.is_some()
+            && cluster.state.report(cluster, endpoint.address, outcome, clock::now())
+        {
+            tracing::info!(cluster = %cluster.name, endpoint = %endpoint.address, "endpoint ejected");
         }
     }
 
     fn endpoint(&self) -> Option<&Endpoint> {
-        match self.place {
-            Place::Endpoint(place) => self.endpoints()?.get(place as usize),
-            Place::Nobody | Place::OriginalDestination => None,
-        }
+        self.cluster.as_ref()?.endpoints().get(self.place.of_endpoint()? as usize)
     }
 
     fn endpoint_address(&self) -> Option<SocketAddr> {
-        match self.place {
-            Place::Nobody => None,
-            Place::OriginalDestination => Some(self.destination()),
-            Place::Endpoint(_) => self.endpoint().map(|endpoint| endpoint.address),
+        if self.place == Place::ORIGINAL_DESTINATION {
+            return Some(self.destination());
         }
+        self.endpoint().map(|endpoint| endpoint.address)
     }
 
     /// Finds the connection's series, once, when its outcome is known.
@@ -285,15 +309,21 @@ impl Record {
             received: self.received,
             flag: self.flag,
             cause: self.cause,
+            path: "proxy",
         }
     }
 }
 
 impl Drop for Record {
     fn drop(&mut self) {
+        // First of all: whoever sees that this connection has ended may take its place.
+        self.permit = None;
         self.count_open().closed();
         if let Some(cluster) = &self.cluster {
             cluster.state.closed();
+            if let Some(place) = self.place.of_endpoint() {
+                balance::closed(cluster, place);
+            }
         }
         let context = &self.entrance.context;
         context.access_log.write(|| self.entry());

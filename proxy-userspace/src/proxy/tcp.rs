@@ -1,11 +1,15 @@
 //! The walk: one connection, start to finish. Each step's work is in the file of its name.
 
-use std::{net::SocketAddr, time::Duration};
+use std::net::SocketAddr;
 
-use proxy_traffic::{Error, Flow, balance, route};
+use proxy_traffic::{Cluster, Error, Flow, LimitScope, balance, route};
 use tokio::net::TcpStream;
 
-use super::{forward::BothWays, record::Record, upstream};
+use super::{
+    forward::BothWays,
+    record::Record,
+    upstream::{self, Target},
+};
 
 /// Serves one accepted connection. However it ends, dropping its record closes the books, exactly once.
 ///
@@ -30,12 +34,12 @@ pub(super) fn serve(downstream: TcpStream, mut record: Box<Record>) -> impl Futu
 
 /// flow → route → pick → connect; what follows is forwarding.
 async fn reach(downstream: &TcpStream, record: &mut Record) -> Result<TcpStream, Error> {
-    let (endpoint, timeout) = choose(record)?;
-    upstream::connect(endpoint, timeout, record.dial(), downstream).await
+    let target = choose(record)?;
+    upstream::connect(&target, record.dial(), downstream).await
 }
 
-/// Who serves this connection by the rules in force now, and how long it may take to answer.
-fn choose(record: &mut Record) -> Result<(SocketAddr, Duration), Error> {
+/// Who serves this connection by the rules in force now, and how to dial them.
+fn choose(record: &mut Record) -> Result<Target, Error> {
     let entrance = record.entrance();
     let (context, owner) = (&entrance.context, &entrance.owner);
     let flow = Flow {
@@ -52,9 +56,22 @@ fn choose(record: &mut Record) -> Result<(SocketAddr, Duration), Error> {
     }
     let cluster = route.map_or(&context.passthrough, |route| route::draw(route, fastrand::u64(..)));
     record.routed(route, cluster);
-    let picked = balance::pick(cluster, &flow)?;
-    record.picked(&picked);
-    Ok((picked.address, cluster.connect_timeout))
+    let endpoint = admit(record, cluster, &flow)?;
+    Ok(Target { endpoint, timeout: cluster.connect_timeout, keepalive: cluster.keepalive })
+}
+
+/// pick, within the cluster's limit: first the limit, as Envoy does, unless it is each endpoint's own.
+fn admit(record: &mut Record, cluster: &Cluster, flow: &Flow<'_>) -> Result<SocketAddr, Error> {
+    let each = cluster.limit.is_some_and(|limit| limit.scope == LimitScope::Endpoint);
+    if !each {
+        record.admit(cluster, None)?;
+    }
+    let picked = balance::pick(cluster, flow, || fastrand::u32(..))?;
+    record.picked(cluster, &picked);
+    if each {
+        record.admit(cluster, picked.place.map(|_| picked.address))?;
+    }
+    Ok(picked.address)
 }
 
 #[cfg(test)]

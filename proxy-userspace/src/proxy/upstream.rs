@@ -3,9 +3,14 @@
 use std::{io, net::SocketAddr, os::fd::OwnedFd, time::Duration};
 
 use nix::libc;
-use proxy_traffic::Error;
-use socket2::{Domain, Protocol, Socket, Type};
+use proxy_traffic::{Error, Keepalive};
+use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
 use tokio::{io::Interest, net::TcpStream};
+
+/// `MAX_TCP_KEEPIDLE` and `MAX_TCP_KEEPINTVL`, in seconds.
+const LONGEST_KEEPALIVE: u64 = 32767;
+/// `MAX_TCP_KEEPCNT`.
+const MOST_PROBES: u32 = 127;
 
 /// An address family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -42,15 +47,23 @@ impl Dial for PlainDial {
     }
 }
 
-/// Dials `endpoint` once.
+/// Whom to dial, and how.
+pub(super) struct Target {
+    pub(super) endpoint: SocketAddr,
+    /// How long it may take to answer.
+    pub(super) timeout: Duration,
+    pub(super) keepalive: Option<Keepalive>,
+}
+
+/// Dials `target` once.
 pub(super) async fn connect(
-    endpoint: SocketAddr,
-    after: Duration,
+    target: &Target,
     dial: &dyn Dial,
     downstream: &TcpStream,
 ) -> Result<TcpStream, Error> {
+    let Target { endpoint, timeout: after, keepalive } = *target;
     let failed = |source| Error::Connect { endpoint, source };
-    let upstream = begin(dial, endpoint).map_err(failed)?;
+    let upstream = begin(dial, endpoint, keepalive).map_err(failed)?;
     let ready = tokio::select! {
         biased;
         ready = upstream.ready(Interest::WRITABLE) => ready.map_err(failed)?,
@@ -68,16 +81,35 @@ pub(super) async fn connect(
 }
 
 /// A socket on its way to `endpoint`.
-fn begin(dial: &dyn Dial, endpoint: SocketAddr) -> io::Result<TcpStream> {
+fn begin(dial: &dyn Dial, endpoint: SocketAddr, keepalive: Option<Keepalive>) -> io::Result<TcpStream> {
     let socket = Socket::from(dial.socket(endpoint.into())?);
     // What a client sent in small pieces must not wait here for acknowledgements. The downstream socket has
     // this from its listener.
     socket.set_tcp_nodelay(true)?;
+    if let Some(keepalive) = keepalive {
+        socket.set_tcp_keepalive(&options(keepalive))?;
+    }
     match socket.connect(&endpoint.into()) {
         Err(error) if error.raw_os_error() != Some(libc::EINPROGRESS) => return Err(error),
         _ => {}
     }
     TcpStream::from_std(socket.into())
+}
+
+/// What the kernel takes: whole seconds and probes from 1 up to its limits; what lies beyond is brought there.
+fn options(keepalive: Keepalive) -> TcpKeepalive {
+    let seconds = |time: Duration| Duration::from_secs(time.as_secs().clamp(1, LONGEST_KEEPALIVE));
+    let mut options = TcpKeepalive::new();
+    if let Some(time) = keepalive.time {
+        options = options.with_time(seconds(time));
+    }
+    if let Some(interval) = keepalive.interval {
+        options = options.with_interval(seconds(interval));
+    }
+    if let Some(probes) = keepalive.probes {
+        options = options.with_retries(probes.clamp(1, MOST_PROBES));
+    }
+    options
 }
 
 /// Ends when `stream` was reset. A client that only closed its sending side still waits for an answer.

@@ -13,7 +13,7 @@ use proxy_traffic::ClusterKind;
 use shunt::proxy::{Dial, Family, PlainDial};
 use socket2::{Domain, Socket, Type};
 
-use crate::harness::{Blackhole, Proxy, cluster, echo, one, reset, server, until};
+use crate::harness::{Blackhole, Proxy, cluster, echo, nobody, one, reset, server, until};
 
 /// Dials, sees the connection end without a byte, and expects this in its record.
 fn expect(proxy: &Proxy, flag: &str, cause: &str) {
@@ -28,11 +28,6 @@ fn expect(proxy: &Proxy, flag: &str, cause: &str) {
     for name in ["istio_tcp_connections_opened_total", "istio_tcp_connections_closed_total"] {
         assert_eq!(proxy.metric(name), 1, "{name}");
     }
-}
-
-/// An address of loopback where nobody listens.
-fn nobody() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
 }
 
 #[test]

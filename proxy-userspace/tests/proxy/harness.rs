@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    io::{self, Write},
+    io::{self, Read, Write},
     net::{SocketAddr, TcpListener, TcpStream},
     os::fd::OwnedFd,
     sync::{Arc, Mutex},
@@ -76,17 +76,40 @@ impl Proxy {
         let context = Arc::new(Context { snapshot, metrics, access_log, passthrough });
         let workers = Workers::start(&context, 2).unwrap();
         let door = if gateway { Door::Gateway(address) } else { Door::Mesh };
-        let workload = Arc::new(Workload {
-            name: "client".to_owned(),
-            namespace: "default".to_owned(),
-            labels: BTreeMap::new(),
-        });
+        let workload = Arc::new(workload("client"));
         let acceptor = workers.add(Acceptor { listener, door, workload, dial }).unwrap();
         Self { address, context, acceptor, workers, log }
     }
 
+    /// One more workload, whose connections go where those of the first go; where it dials.
+    pub(crate) fn enroll(&self, name: &str) -> SocketAddr {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        self.context.snapshot.rcu(|before| {
+            let mut after = Snapshot::clone(before);
+            let same = Arc::clone(&after.listeners[&self.address]);
+            after.listeners.insert(address, same);
+            after
+        });
+        let workload = Arc::new(workload(name));
+        let dial = Arc::new(PlainDial);
+        self.workers.add(Acceptor { listener, door: Door::Mesh, workload, dial }).unwrap();
+        address
+    }
+
+    /// The cluster in force that is listed first.
+    pub(crate) fn cluster(&self) -> Arc<Cluster> {
+        let snapshot = self.context.snapshot.load();
+        let listener = snapshot.listeners.values().chain(snapshot.gateways.values()).next().unwrap();
+        Arc::clone(&listener.rules[0].route.destinations[0].cluster)
+    }
+
     pub(crate) fn dial(&self) -> TcpStream {
-        let stream = TcpStream::connect(self.address).unwrap();
+        Self::dial_to(self.address)
+    }
+
+    pub(crate) fn dial_to(address: SocketAddr) -> TcpStream {
+        let stream = TcpStream::connect(address).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream.set_write_timeout(Some(PATIENCE)).unwrap();
         stream
@@ -130,6 +153,10 @@ impl Proxy {
     }
 }
 
+fn workload(name: &str) -> Workload {
+    Workload { name: name.to_owned(), namespace: "default".to_owned(), labels: BTreeMap::new() }
+}
+
 fn snapshot(address: SocketAddr, clusters: Vec<(u64, Cluster)>, gateway: bool) -> Snapshot {
     let destinations: Vec<_> = clusters
         .into_iter()
@@ -161,7 +188,29 @@ pub(crate) fn cluster(subset: &str, kind: ClusterKind) -> Cluster {
 
 /// A cluster with one endpoint.
 pub(crate) fn one(subset: &str, address: SocketAddr) -> Cluster {
-    cluster(subset, ClusterKind::Endpoints(vec![Endpoint { address, weight: 1, workload: Arc::default() }]))
+    several(subset, &[address])
+}
+
+/// A cluster with these endpoints.
+pub(crate) fn several(subset: &str, addresses: &[SocketAddr]) -> Cluster {
+    let endpoint = |address: &SocketAddr| Endpoint { address: *address, weight: 1, workload: Arc::default() };
+    cluster(subset, ClusterKind::Endpoints(addresses.iter().map(endpoint).collect()))
+}
+
+/// Whether an echo answers on `stream`, rather than the proxy closing it.
+pub(crate) fn is_served(mut stream: &TcpStream) -> bool {
+    // The proxy may have closed already.
+    let _ = stream.write_all(b"x");
+    matches!(stream.read(&mut [0]), Ok(1))
+}
+
+/// An address of loopback where nobody listens, until the test ends: it is taken.
+pub(crate) fn nobody() -> SocketAddr {
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+    let address = socket.local_addr().unwrap().as_socket().unwrap();
+    std::mem::forget(socket);
+    address
 }
 
 /// A server that gives each connection to `serve`, in a thread of its own, until the test ends.

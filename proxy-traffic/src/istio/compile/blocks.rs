@@ -23,7 +23,7 @@ pub(super) struct Block<'a, T> {
 pub(super) struct Place<'a> {
     pub(super) rule: &'a Item<DestinationRule>,
     /// Which of its subsets; `None`: the rule itself.
-    pub(super) subset: Option<usize>,
+    subset: Option<usize>,
     /// Which of its `portLevelSettings`; `None`: all ports.
     port: Option<usize>,
 }
@@ -70,6 +70,15 @@ impl<'a> Blocks<'a> {
             outlier: block(policy.outlier_detection.as_ref(), place).or(self.outlier),
         }
     }
+}
+
+/// Every port that a policy has settings for, with where they stand.
+pub(super) fn ports<'a>(
+    policy: Option<&'a TrafficPolicy>,
+    place: Place<'a>,
+) -> impl Iterator<Item = (Place<'a>, u16)> {
+    let settings = policy.into_iter().flat_map(|policy| policy.port_level_settings.iter().enumerate());
+    settings.filter_map(move |(index, one)| Some((Place { port: Some(index), ..place }, one.number()?)))
 }
 
 fn block<'a, T>(value: Option<&'a T>, place: Place<'a>) -> Option<Block<'a, T>> {

@@ -16,7 +16,8 @@ use super::{
     traffic,
 };
 use crate::{
-    Balancing, Cluster, ClusterKind, ClusterName, ClusterState, Endpoint, Map, Service, WorkloadName,
+    Balancing, Cluster, ClusterKind, ClusterName, ClusterState, Endpoint, Limit, LimitScope, Map, Service,
+    WorkloadName,
     istio::resource::{Subset, selects},
 };
 
@@ -174,8 +175,15 @@ impl<'a> Clusters<'a> {
         let policy = self.policies.get(host);
         let blocks = policy.map(|policy| policy.blocks(*member, port.number)).unwrap_or_default();
         let balancing = traffic::balancing(&blocks);
+        let (mut limit, mut outlier) = (traffic::limit(&blocks), traffic::outlier(&blocks));
         let kind = if balancing == Balancing::OriginalDestination {
-            report_unreachable(entry, &blocks, problems);
+            report_passed_through(entry, &blocks, problems);
+            // Nobody knows its endpoints, so nothing is counted by them.
+            limit = limit.map(|limit| match limit.scope {
+                LimitScope::Endpoint => Limit { scope: LimitScope::Workload, ..limit },
+                LimitScope::Workload | LimitScope::Node => limit,
+            });
+            outlier = None;
             ClusterKind::OriginalDestination
         } else {
             let subset = member.map(|(_, _, subset)| subset);
@@ -190,10 +198,11 @@ impl<'a> Clusters<'a> {
             kind,
             connect_timeout: traffic::connect_timeout(&blocks).unwrap_or(self.settings.connect_timeout),
             balancing,
-            limit: traffic::limit(&blocks),
+            limit,
             keepalive: traffic::keepalive(&blocks),
-            outlier: traffic::outlier(&blocks),
+            outlier,
             state: state(previous),
+            table: Default::default(),
         }
     }
 
@@ -215,6 +224,7 @@ impl<'a> Clusters<'a> {
             keepalive: None,
             outlier: None,
             state: state(previous),
+            table: Default::default(),
         }
     }
 }
@@ -229,10 +239,11 @@ fn unknown(host: &str) -> Service {
     Service { host: host.to_owned(), name: host.to_owned(), namespace: WorkloadName::UNKNOWN.to_owned() }
 }
 
-/// Those on the port who are in the subset.
+/// Those on the port who are in the subset, each address once: the first resource that brings it has it.
 fn instances<'a>(port: &'a Port, subset: Option<&Subset>) -> Vec<&'a Instance> {
     let within = |one: &&Instance| subset.is_none_or(|subset| selects(&subset.labels, one.workload.labels()));
-    port.instances.iter().filter(within).collect()
+    let mut seen = BTreeSet::new();
+    port.instances.iter().filter(within).filter(|one| seen.insert(one.address)).collect()
 }
 
 /// `instances` as endpoints, without those that get nothing where this process is.
@@ -266,17 +277,24 @@ fn placed(
     endpoints
 }
 
-/// Who dials an address that we made up, and is passed through, gets nowhere.
-fn report_unreachable(entry: &Entry, blocks: &Blocks<'_>, problems: &mut Problems) {
-    let Some(block) = blocks.balancer.filter(|_| entry.addresses.is_empty() && entry.subnets.is_empty())
-    else {
-        return;
-    };
-    let what = format!(
-        "{} has no address of its own, and PASSTHROUGH dials what the client dialled: nobody is there",
-        entry.service.host
-    );
-    problems.warn(block.place.rule, block.place.field("loadBalancer.simple"), what);
+/// What PASSTHROUGH cannot do.
+fn report_passed_through(entry: &Entry, blocks: &Blocks<'_>, problems: &mut Problems) {
+    if let Some(block) = blocks.balancer.filter(|_| entry.addresses.is_empty() && entry.subnets.is_empty()) {
+        let what = format!(
+            "{} has no address of its own, and PASSTHROUGH dials what the client dialled: nobody is there",
+            entry.service.host
+        );
+        problems.warn(block.place.rule, block.place.field("loadBalancer.simple"), what);
+    }
+    if let Some(block) = blocks.outlier {
+        let what = "has no effect with PASSTHROUGH, which knows no endpoints";
+        problems.warn(block.place.rule, block.place.field("outlierDetection"), what);
+    }
+    let by_endpoint = traffic::limit(blocks).is_some_and(|limit| limit.scope == LimitScope::Endpoint);
+    if let Some(block) = blocks.pool.filter(|_| by_endpoint) {
+        let what = "PASSTHROUGH knows no endpoints: the limit is that of each workload to the whole cluster";
+        problems.warn(block.place.rule, block.place.field("connectionPool.tcp.maxConnections"), what);
+    }
 }
 
 /// Where the percentage is less than one endpoint, detection has no effect.

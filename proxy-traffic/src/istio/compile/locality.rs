@@ -63,3 +63,76 @@ fn reduced(shares: &[u128]) -> Vec<u32> {
     };
     shares.iter().map(|share| u32::try_from(fit(*share)).unwrap_or(u32::MAX)).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::{collection::vec, prelude::*};
+
+    use super::*;
+    use crate::istio::{resource::Distribute, scalar::Count};
+
+    #[test]
+    fn a_place_lies_within_what_names_less_of_it() {
+        for (rule, place, want) in [
+            ("*", "eu/a/1", true),
+            ("*", "", true),
+            ("eu", "eu/a/1", true),
+            ("eu/*", "eu/a/1", true),
+            ("eu/*", "eu", true),
+            ("eu/a", "eu/a/1", true),
+            ("eu/a/*", "eu/a", true),
+            ("eu/a/1", "eu/a/1", true),
+            ("eu/a/1", "eu/a/2", false),
+            ("eu/a/1", "eu/a", false),
+            ("eu/b", "eu/a/1", false),
+            ("eu", "europe", false),
+            ("eu", "", false),
+        ] {
+            assert_eq!(fits(rule, place), want, "{rule} {place}");
+        }
+    }
+
+    /// A setting that shares everything out among `p0`, `p1`, … by these percentages.
+    fn setting(percents: &[u32]) -> LocalityLbSetting {
+        let place = |(index, percent): (usize, &u32)| (format!("p{index}"), Count(*percent));
+        let to: BTreeMap<_, _> = percents.iter().enumerate().map(place).collect();
+        let distribute = vec![Distribute { from: "*".to_owned(), to }];
+        LocalityLbSetting { distribute, ..LocalityLbSetting::default() }
+    }
+
+    proptest! {
+        #[test]
+        fn shares_are_exact(
+            percents in vec(1u32..50, 1..4),
+            endpoints in vec((0usize..4, 1u32..30), 1..12),
+        ) {
+            let places: Vec<_> = endpoints.iter().map(|(place, own)| (format!("p{place}"), *own)).collect();
+            let places: Vec<_> = places.iter().map(|(place, own)| (place.as_str(), *own)).collect();
+            let (_, weights) = weights(&setting(&percents), "", &places).unwrap();
+            let own = |place: usize| -> u64 {
+                endpoints.iter().filter(|(other, _)| *other == place).map(|(_, own)| u64::from(*own)).sum()
+            };
+            // weight = percent × own ÷ the place's own, times one factor for all: compared two by two without fractions.
+            let share = |index: usize| {
+                let (place, weight) = endpoints[index];
+                percents.get(place).map_or((0, 1), |percent| (u64::from(percent * weight), own(place)))
+            };
+            for (one, other) in (0..weights.len()).flat_map(|one| (0..one).map(move |other| (one, other))) {
+                let ((up, down), (other_up, other_down)) = (share(one), share(other));
+                let (left, right) = (u64::from(weights[one]), u64::from(weights[other]));
+                prop_assert_eq!(left * other_up * down, right * up * other_down);
+                prop_assert_eq!(left == 0, up == 0);
+            }
+        }
+
+        #[test]
+        fn nobody_is_rounded_away(endpoints in vec((0usize..3, 1u32..), 1..12)) {
+            let places: Vec<_> = endpoints.iter().map(|(place, own)| (format!("p{place}"), *own)).collect();
+            let places: Vec<_> = places.iter().map(|(place, own)| (place.as_str(), *own)).collect();
+            let (_, weights) = weights(&setting(&[98, 1, 1]), "", &places).unwrap();
+            prop_assert!(weights.iter().all(|weight| *weight > 0), "{weights:?}");
+        }
+    }
+}

@@ -7,7 +7,7 @@ use std::{
 
 use super::{
     Problems, Settings,
-    blocks::{Blocks, Place},
+    blocks::{self, Blocks, Place},
     entry::Entry,
     registry::Registry,
 };
@@ -122,6 +122,7 @@ impl<'a> Policies<'a> {
         let Some(entry) = self.registry.get(host) else { return };
         if let Some(policy) = policy(host, entry, &self.rules.covering(host), problems) {
             policy.report_deserted(entry, problems);
+            policy.report_ports(entry, problems);
         }
     }
 }
@@ -211,6 +212,22 @@ impl<'a> Policy<'a> {
                 );
                 problems.warn(*rule, format!("subsets[{index}].labels"), what);
             }
+        }
+    }
+
+    /// Settings for ports that the service does not have.
+    fn report_ports(&self, entry: &Entry, problems: &mut Problems) {
+        let rule = self.rule;
+        if rule.spec.host.starts_with('*') {
+            return;
+        }
+        let top = blocks::ports(rule.spec.traffic_policy.as_ref(), Place::new(rule, None));
+        let of_subsets = self.subsets.values().flat_map(|(rule, index, subset)| {
+            blocks::ports(subset.traffic_policy.as_ref(), Place::new(rule, Some(*index)))
+        });
+        for (place, port) in top.chain(of_subsets).filter(|(_, port)| entry.port(*port).is_none()) {
+            let what = format!("{} has no TCP port {port}", entry.service.host);
+            problems.warn(place.rule, place.field("port.number"), what);
         }
     }
 

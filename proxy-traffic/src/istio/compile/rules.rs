@@ -159,7 +159,7 @@ impl Bindings {
             let told = format!("{what}: connections sent there are closed (NC)");
             problems.warn(item, format!("{field}.destination"), told);
             let kind = ClusterKind::Missing(what.to_owned());
-            cluster = Arc::new(Cluster { kind, ..(*cluster).clone() });
+            cluster = Arc::new(Cluster { kind, table: Default::default(), ..(*cluster).clone() });
         }
         let weight = route.weight.and_then(|weight| u64::try_from(weight).ok()).unwrap_or_default();
         Destination { weight, cluster }

@@ -5,12 +5,12 @@ use std::time::Duration;
 use crate::{
     Balancing, Keepalive, Limit, LimitScope, OutlierDetection,
     istio::{
-        resource::{self, Annotations, ConnectionPool, LoadBalancer, TcpSettings},
+        resource::{self, Annotations, LoadBalancer, TcpSettings},
         scalar::{Count, Span},
     },
 };
 
-use super::blocks::{Block, Blocks};
+use super::blocks::Blocks;
 
 /// Failures in a row that eject where nobody said how many.
 const CONSECUTIVE: u32 = 5;
@@ -56,9 +56,7 @@ pub(super) fn keepalive(blocks: &Blocks<'_>) -> Option<Keepalive> {
 /// `maxConnections`, counted as the rule's annotation says.
 pub(super) fn limit(blocks: &Blocks<'_>) -> Option<Limit> {
     let max_connections = enabled(tcp(blocks)?.max_connections)?;
-    let said = blocks.pool.and_then(|pool: Block<'_, ConnectionPool>| {
-        pool.place.rule.metadata.annotations.get(Annotations::LIMIT_SCOPE)
-    });
+    let said = blocks.pool?.place.rule.metadata.annotations.get(Annotations::LIMIT_SCOPE);
     let scope = match said {
         Some("node") => LimitScope::Node,
         Some("endpoint") => LimitScope::Endpoint,
@@ -88,19 +86,16 @@ pub(super) fn outlier(blocks: &Blocks<'_>) -> Option<OutlierDetection> {
 }
 
 /// Failures in a row that eject. A failure to connect is both a 5xx and a gateway error, unless failures on the way
-/// are counted apart; a count of 0 never ejects.
+/// are counted apart. A count of 0 never ejects; Istio takes it for nothing said in the two fields without an off.
 fn consecutive(said: &resource::OutlierDetection) -> Option<u32> {
     if said.split_external_local_origin_errors {
-        return said
-            .consecutive_local_origin_failures
-            .map_or(Some(CONSECUTIVE), |count| enabled(Some(count)));
+        return enabled(said.consecutive_local_origin_failures).or(Some(CONSECUTIVE));
     }
-    match (said.consecutive_5xx_errors, said.consecutive_gateway_errors) {
-        // Up to Istio 1.6 this one field meant gateway errors, and nothing else ejected.
-        (None, None) if said.consecutive_errors.is_some() => enabled(said.consecutive_errors),
-        (None, gateway) => [Some(CONSECUTIVE), enabled(gateway)].into_iter().flatten().min(),
-        (five, gateway) => [enabled(five), enabled(gateway)].into_iter().flatten().min(),
-    }
+    let (five, gateway) = (said.consecutive_5xx_errors, said.consecutive_gateway_errors);
+    // Up to Istio 1.6 this one field meant gateway errors, and nothing else ejected.
+    let old = enabled(said.consecutive_errors).filter(|_| five.is_none() && gateway.is_none());
+    let five = five.map_or(Some(CONSECUTIVE), |count| enabled(Some(count)));
+    old.or_else(|| [five, enabled(gateway)].into_iter().flatten().min())
 }
 
 /// A count where 0 means none.

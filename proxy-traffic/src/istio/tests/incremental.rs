@@ -40,7 +40,7 @@ const RESOURCES: &[&str] = &[
     "{apiVersion: networking.istio.io/v1, kind: DestinationRule, metadata: {name: d@a, namespace: istio-system}, spec: {host: '*.n1.svc.cluster.local', T}}",
     "{apiVersion: networking.istio.io/v1, kind: DestinationRule, metadata: {name: d@a, namespace: N}, spec: {host: s@b, T, subsets: [{name: u@c, labels: {app: a@b}}]}}",
     "{apiVersion: networking.istio.io/v1, kind: Gateway, metadata: {name: g@a, namespace: N}, spec: {selector: {istio: ingressgateway}, \
-     servers: [{port: {number: 8@c, name: tcp, protocol: TCP}, hosts: ['*']}, {port: {number: 90, name: t, protocol: TCP}, hosts: [H]}]}}",
+     servers: [{port: {number: 8@c, name: tcp, protocol: TCP}, hosts: ['*']}, {port: {number: 90, name: t, protocol: TCP}, hosts: ['*.test']}]}}",
     "}{",
 ];
 

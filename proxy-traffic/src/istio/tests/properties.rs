@@ -1,5 +1,7 @@
 //! What holds for any input.
 
+use std::sync::Arc;
+
 use proptest::{collection::vec, prelude::*};
 
 use super::*;
@@ -40,6 +42,9 @@ const PIECES: &[&str] = &[
     "  endpoints: [{address: 1.2.3.4}]\n",
     "  subsets: [{name: v1, labels: {a: b}}]\n",
     "status: {podIP: 1.2.3.4}\n",
+    "metadata: {name: a, annotations: {shunt.dev/datapath: steer, shunt.dev/overflow: close}}\n",
+    "  trafficPolicy: {loadBalancer: {simple: PASSTHROUGH}, connectionPool: {tcp: {maxConnections: 3}}}\n",
+    "  trafficPolicy: {outlierDetection: {}, portLevelSettings: [{port: {number: 80}}]}\n",
     "---\n",
     "...\n",
     "%YAML 1.2\n",
@@ -78,7 +83,11 @@ fn survives(text: &str) {
     let half: String = text.chars().take(text.chars().count() / 2).collect();
     store.replace("b.yaml", &half);
     let (second, problems) = compile(store.resources(), &first, &settings);
-    let _ = (second.to_string(), problems);
+    let (third, again) = compile(store.resources(), &second, &settings);
+    assert_eq!((third.to_string(), again), (second.to_string(), problems));
+    let same = third.listeners.values().zip(second.listeners.values()).all(|(a, b)| Arc::ptr_eq(a, b));
+    assert!(same && third.subnets == second.subnets && third.hosts == second.hosts);
+    assert!(third.clusters.values().zip(second.clusters.values()).all(|(a, b)| Arc::ptr_eq(a, b)));
 }
 
 /// A ServiceEntry without addresses for each number.
@@ -190,6 +199,6 @@ fn clusters_of_the_same_name_keep_their_state() {
     store.replace("a.yaml", &DB.replace("10.1.0.2", "10.1.0.3"));
     let (after, _) = compile(store.resources(), &before, &settings);
     let (name, cluster) = before.clusters.first_key_value().unwrap();
-    assert!(std::sync::Arc::ptr_eq(&cluster.state, &after.clusters[name].state));
+    assert!(Arc::ptr_eq(&cluster.state, &after.clusters[name].state));
     assert_ne!(cluster.to_string(), after.clusters[name].to_string());
 }

@@ -144,6 +144,17 @@ fn a_service_entry_of_a_services_host_adds_endpoints() {
 }
 
 #[test]
+fn an_address_that_two_bring_serves_once() {
+    let again = "ports: [{number: 5432, name: tcp, protocol: TCP, targetPort: 15432}], endpoints: [{address: 10.1.0.2, weight: 5}]";
+    check(
+        &[DB, &entry(&format!("hosts: [db.default.svc.cluster.local], {again}"))],
+        "10.0.0.5:5432 db:5432, direct
+           -> 100% outbound|5432||db
+         cluster outbound|5432||db: 10.1.0.1:15432, 10.1.0.2:15432",
+    );
+}
+
+#[test]
 fn a_service_without_selector_is_left_alone_until_somebody_serves_it() {
     let service = "{apiVersion: v1, kind: Service, metadata: {name: api}, spec: {clusterIP: 10.0.0.1, ports: [{port: 443}]}}";
     let (snapshot, _) = load(&[service]);

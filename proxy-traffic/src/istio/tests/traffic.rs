@@ -39,6 +39,9 @@ fn a_load_balancer_by_its_simple_name() {
         check_policy(&format!("loadBalancer: {{simple: {simple}}}"), want);
     }
     check_policy("", "");
+    let all = "outlierDetection: {maxEjectionPercent: 50}, connectionPool: {tcp: {maxConnections: 3, tcpKeepalive: {}}}";
+    let through = "the original destination; maxConnections 3 per workload; tcpKeepalive";
+    check_policy(&format!("loadBalancer: {{simple: PASSTHROUGH}}, {all}"), through);
 }
 
 #[test]
@@ -106,12 +109,13 @@ fn outlier_detection_has_istios_defaults() {
         ("consecutive5xxErrors: 0", ""),
         ("consecutive5xxErrors: 0, consecutiveGatewayErrors: 0", ""),
         ("consecutiveErrors: 1", "after 1"),
-        ("consecutiveErrors: 0", ""),
+        ("consecutiveErrors: 0", "after 5"),
+        ("consecutiveErrors: 9, consecutiveGatewayErrors: 0", "after 5"),
         ("consecutiveErrors: 1, consecutive5xxErrors: 4", "after 4"),
         ("splitExternalLocalOriginErrors: true", "after 5"),
         ("splitExternalLocalOriginErrors: true, consecutive5xxErrors: 1", "after 5"),
         ("splitExternalLocalOriginErrors: true, consecutiveLocalOriginFailures: 2", "after 2"),
-        ("splitExternalLocalOriginErrors: true, consecutiveLocalOriginFailures: 0", ""),
+        ("splitExternalLocalOriginErrors: true, consecutiveLocalOriginFailures: 0", "after 5"),
         ("interval: 1s, baseEjectionTime: 3m", "after 5 interval 1s baseEjectionTime 180s"),
         ("maxEjectionPercent: 0, minHealthPercent: 0", "after 5"),
         (

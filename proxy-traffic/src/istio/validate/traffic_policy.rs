@@ -65,14 +65,16 @@ fn probes(field: &str, keepalive: TcpKeepalive, report: &mut Report<'_>) {
 
 fn outlier_detection(field: &str, outlier: &OutlierDetection, report: &mut Report<'_>) {
     let split = outlier.split_external_local_origin_errors;
-    if outlier.consecutive_local_origin_failures.is_some() && !split {
-        report.error(
-            format!("{field}.consecutiveLocalOriginFailures"),
-            "needs splitExternalLocalOriginErrors: true",
-        );
+    if let Some(count) = outlier.consecutive_local_origin_failures {
+        let field = format!("{field}.consecutiveLocalOriginFailures");
+        match (count.0, split) {
+            (0, true) => report.warn(field, "0 means 5, as in Istio"),
+            (0, false) | (_, true) => {}
+            (_, false) => report.error(field, "needs splitExternalLocalOriginErrors: true"),
+        }
     }
     let (five, gateway) = (outlier.consecutive_5xx_errors, outlier.consecutive_gateway_errors);
-    if outlier.consecutive_errors.is_some() {
+    if outlier.consecutive_errors.is_some_and(|count| count.0 > 0) {
         let what = if split || five.is_some() || gateway.is_some() {
             "is deprecated and has no effect beside the newer fields; remove it"
         } else {

@@ -45,7 +45,7 @@ fn fields(entry: &Entry) -> [(&'static str, Value); 13] {
         ("received_bytes", Value::Number(entry.received.into())),
         ("response_flags", text(&entry.flag)),
         ("cause", text(&entry.cause.as_str())),
-        ("path", text(&"proxy")),
+        ("path", text(&entry.path)),
     ]
 }
 

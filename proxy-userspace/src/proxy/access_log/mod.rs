@@ -41,20 +41,34 @@ pub struct AccessLog {
 }
 
 /// One connection, at its end.
-#[derive(Debug)]
-pub(super) struct Entry {
-    pub(super) time: SystemTime,
-    pub(super) duration: Duration,
-    pub(super) workload: Arc<Workload>,
-    pub(super) source: SocketAddr,
-    pub(super) destination: SocketAddr,
-    pub(super) route: Option<Arc<Route>>,
-    pub(super) cluster: Option<ClusterName>,
-    pub(super) endpoint: Option<SocketAddr>,
-    pub(super) sent: u64,
-    pub(super) received: u64,
-    pub(super) flag: Flag,
-    pub(super) cause: Cause,
+#[derive(Clone, Debug)]
+pub struct Entry {
+    /// When it ended.
+    pub time: SystemTime,
+    /// How long it lived.
+    pub duration: Duration,
+    /// Who dialled.
+    pub workload: Arc<Workload>,
+    /// From where.
+    pub source: SocketAddr,
+    /// Where to, before any rewriting.
+    pub destination: SocketAddr,
+    /// The route's name; `None`: nobody claimed the destination, or it is not known any more.
+    pub route: Option<Arc<Route>>,
+    /// The cluster that the route chose.
+    pub cluster: Option<ClusterName>,
+    /// The endpoint that the cluster chose.
+    pub endpoint: Option<SocketAddr>,
+    /// Bytes that the client got.
+    pub sent: u64,
+    /// Bytes that the client sent.
+    pub received: u64,
+    /// What Envoy would call it.
+    pub flag: Flag,
+    /// Why it ended.
+    pub cause: Cause,
+    /// Who carried it: `proxy` or `direct`.
+    pub path: &'static str,
 }
 
 #[derive(Debug)]
@@ -92,7 +106,7 @@ impl AccessLog {
     }
 
     /// Logs one connection, or counts that it could not.
-    pub(super) fn write(&self, entry: impl FnOnce() -> Entry) {
+    pub fn write(&self, entry: impl FnOnce() -> Entry) {
         let Some(writer) = &self.writer else { return };
         if let Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) =
             writer.try_send(Message::Line(entry()))

@@ -1,5 +1,6 @@
 //! Bad input: each row is a spec, and the field and words of the problem that its owner reads.
 
+mod annotations;
 mod destination_rule;
 mod gateway;
 mod kubernetes;

@@ -200,6 +200,12 @@ const OUTLIER_DETECTION: &[Row] = &[
         Error,
     ),
     (
+        "splitExternalLocalOriginErrors: true, consecutiveLocalOriginFailures: 0",
+        "consecutiveLocalOriginFailures",
+        "0 means 5",
+        Warning,
+    ),
+    (
         "splitExternalLocalOriginErrors: true, consecutive5xxErrors: 3",
         "consecutive5xxErrors",
         "counted apart",
@@ -236,6 +242,38 @@ fn a_percentage_that_never_ejects_is_told() {
         let spec = format!("{{host: db, trafficPolicy: {{outlierDetection: {{{enough}}}}}}}");
         assert_eq!(load(&[bare, &resource("DestinationRule", &spec)]).1, [], "{enough}");
     }
+}
+
+#[test]
+fn settings_for_a_port_that_is_not_there_are_told() {
+    let policy = "trafficPolicy: {portLevelSettings: [{port: {number: 5432}}, {port: {number: 7}}]}";
+    let field = "trafficPolicy.portLevelSettings[1].port.number";
+    check_alone(&format!("{{host: db, {policy}}}"), field, "has no TCP port 7");
+    let subset = format!("{{host: db, subsets: [{{name: v1, labels: {{version: v1}}, {policy}}}]}}");
+    check_alone(&subset, &format!("subsets[0].{field}"), "has no TCP port 7");
+}
+
+#[test]
+fn what_passthrough_cannot_do_is_told() {
+    let through = "loadBalancer: {simple: PASSTHROUGH}";
+    let limit = "connectionPool: {tcp: {maxConnections: 3}}";
+    check_alone(
+        &format!("{{host: db, trafficPolicy: {{{through}, outlierDetection: {{}}}}}}"),
+        "trafficPolicy.outlierDetection",
+        "has no effect with PASSTHROUGH",
+    );
+    let spec = format!("{{host: db, trafficPolicy: {{{through}, {limit}}}}}");
+    let rule = resource("DestinationRule", &spec);
+    let rule = rule.replace("name: test", "name: test, annotations: {shunt.dev/limit-scope: endpoint}");
+    let bare = DB.rsplit_once("---").map(|(rest, _)| rest).unwrap_or_default();
+    let field = "trafficPolicy.connectionPool.tcp.maxConnections";
+    check_problem(
+        &[bare, &rule],
+        "DestinationRule default/test",
+        field,
+        "PASSTHROUGH knows no endpoints",
+        Warning,
+    );
 }
 
 const HOME: &str = "{apiVersion: networking.istio.io/v1, kind: ServiceEntry, metadata: {name: home}, spec: {hosts: [a.x], \

@@ -124,7 +124,7 @@ proptest! {
     fn one_change_at_a_time_is_as_good_as_all_at_once(
         edits in vec((0usize..3, prop::option::of(vec((0usize..4, 0usize..4), 0..4))), 0..20),
     ) {
-        let mut store = Store::new();
+        let (mut store, mut slow) = (Store::new(), Store::new());
         for (file, documents) in edits {
             let file = format!("{file}.yaml");
             let text = |(name, version): (usize, usize)| match version {
@@ -133,9 +133,16 @@ proptest! {
                 _ => routed(["a", "b", "c", "d"][name], ["", "v1", "v2", "v3"][version]),
             };
             match documents {
-                Some(documents) => drop(store.replace(&file, &documents.into_iter().map(text).collect::<String>())),
-                None => store.remove(&file),
+                Some(documents) => {
+                    let text: String = documents.into_iter().map(text).collect();
+                    prop_assert_eq!(store.replace(&file, &text), slow.replace_anew(&file, &text));
+                }
+                None => {
+                    store.remove(&file);
+                    slow.remove(&file);
+                }
             }
+            prop_assert_eq!(format!("{:?}", store.resources()), format!("{:?}", slow.resources()));
             prop_assert_eq!(format!("{:?}", store.resources()), format!("{:?}", store.resources_anew()));
         }
     }

@@ -195,10 +195,10 @@ impl File {
         let known = self.documents.as_slice();
         let mut pairs = known.iter().zip(&chunks);
         let head = pairs.position(|(read, (_, chunk))| !is_kept(read, chunk));
-        let head = head.unwrap_or(known.len().min(chunks.len()));
+        let head = head.unwrap_or_else(|| known.len().min(chunks.len()));
         let mut pairs = known[head..].iter().rev().zip(chunks[head..].iter().rev());
         let tail = pairs.position(|(read, (_, chunk))| !is_kept(read, chunk));
-        let tail = tail.unwrap_or((known.len() - head).min(chunks.len() - head));
+        let tail = tail.unwrap_or_else(|| (known.len() - head).min(chunks.len() - head));
         let place = head..known.len() - tail;
         let moved = known[place.clone()].iter().filter(|(_, documents)| !is_broken(documents));
         let moved: BTreeMap<&str, _> = moved.map(|(text, documents)| (text.as_str(), documents)).collect();

@@ -104,7 +104,8 @@ impl Links {
         inode: u64,
     ) -> Result<Held, Error> {
         let program = capture.program_mut(name).ok_or(Error::Missing(name))?;
-        let failed = |source| Error::Program { doing: format!("attaching to {}:", path.display()), name, source };
+        let failed =
+            |source| Error::Program { doing: format!("attaching to {}:", path.display()), name, source };
         let Some(pins) = &mut self.pins else {
             return attach(program, cgroup).map(|link| Held::Plain { _link: link }).map_err(failed);
         };
@@ -182,9 +183,8 @@ fn open(pin: &Path) -> io::Result<Option<OwnedFd>> {
     // `union bpf_attr`: the path's address, then two words of zeros.
     let attributes = [path.as_ptr() as u64, 0];
     // SAFETY: the kernel reads these attributes and the path, and gives a new descriptor or -1.
-    let status = unsafe {
-        libc::syscall(libc::SYS_bpf, BPF_OBJ_GET, attributes.as_ptr(), size_of_val(&attributes))
-    };
+    let status =
+        unsafe { libc::syscall(libc::SYS_bpf, BPF_OBJ_GET, attributes.as_ptr(), size_of_val(&attributes)) };
     match i32::try_from(status) {
         // SAFETY: the descriptor is new, so nobody else owns it.
         Ok(fd @ 0..) => Ok(Some(unsafe { OwnedFd::from_raw_fd(fd) })),

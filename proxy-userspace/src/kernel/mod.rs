@@ -37,8 +37,8 @@ use proxy_common::{
 use proxy_traffic::{Cluster, Snapshot, Workload};
 
 use self::{
-    deliver::Delivery, events::Events, lease::Lease, links::Links, log::LogReader, objects::SharedMaps, pins::PinFolder,
-    tables::Tables,
+    deliver::Delivery, events::Events, lease::Lease, links::Links, log::LogReader, objects::SharedMaps,
+    pins::PinFolder, tables::Tables,
 };
 pub use self::{
     diagnose::Found,

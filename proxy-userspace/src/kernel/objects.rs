@@ -30,9 +30,8 @@ pub(super) const WORKLOADS: u32 = 4096;
 pub(super) const PROGRAMS: [&str; 6] =
     ["getpeername4", "getpeername6", "sock_release", "sock_ops", "connect4", "connect6"];
 /// The maps that outlive a daemon where pins are asked for. What is only counted, or told, begins anew.
-const PINNED: [&str; 9] = [
-    "WORKLOADS", "LISTENERS", "RANGES", "SLOTS", "CLUSTERS", "ENDPOINTS", "ACCOUNTS", "TRACKED", "LEASE",
-];
+const PINNED: [&str; 9] =
+    ["WORKLOADS", "LISTENERS", "RANGES", "SLOTS", "CLUSTERS", "ENDPOINTS", "ACCOUNTS", "TRACKED", "LEASE"];
 /// The maps of steered destinations, which `deliver` asks: one for all namespaces.
 const STEERED: &str = "STEERED";
 const STEERED_RANGES: &str = "STEERED_RANGES";

@@ -175,6 +175,8 @@ pub struct Account {
     pub closed: u64,
     /// Never established: refused, timed out, unreachable (UF).
     pub failed: u64,
+    /// Never established, because the application gave up first (DC).
+    pub abandoned: u64,
     /// Limit reached (UO).
     pub overflowed: u64,
     /// Nobody there (UH).
@@ -331,7 +333,7 @@ const _: () = {
     assert!(size_of::<ListenerKey>() == 22 && align_of::<ListenerKey>() == 1);
     assert!(size_of::<Listener>() == 16 && size_of::<Slot>() == 16);
     assert!(size_of::<Cluster>() == 40 && size_of::<Endpoint>() == 24);
-    assert!(size_of::<AccountKey>() == 16 && size_of::<Account>() == 96);
+    assert!(size_of::<AccountKey>() == 16 && size_of::<Account>() == 104);
     assert!(size_of::<Tracked>() == 88 && size_of::<Event>() == 104);
 };
 

@@ -29,7 +29,11 @@ pub(crate) struct Measured {
 #[inline(always)]
 pub(crate) fn failed(tracked: &Tracked, cause: EventCause, blame: bool, source: Source) {
     if let Some(account) = maps::account(&books::endpoint_key(tracked)) {
-        cell!(account, failed).add(1);
+        if cause as u32 == EventCause::ClientGone as u32 {
+            cell!(account, abandoned).add(1);
+        } else {
+            cell!(account, failed).add(1);
+        }
     }
     let blamed = blame && tracked.flags & Tracked::OUTLIER != 0;
     let run = if blamed { books::lengthen_run(tracked) } else { 0 };

@@ -49,6 +49,11 @@ impl Links {
         Self { attached: BTreeMap::new(), pins }
     }
 
+    /// Whether an earlier daemon's pins were taken over.
+    pub(super) fn are_adopted(&self) -> bool {
+        self.pins.as_ref().is_some_and(PinFolder::is_adopted)
+    }
+
     /// Attaches what is missing, then lets go what is not wanted, then drops pins of an earlier daemon.
     pub(super) fn set(&mut self, capture: &mut Ebpf, wanted: &BTreeSet<PathBuf>) -> Result<(), Error> {
         for path in wanted {

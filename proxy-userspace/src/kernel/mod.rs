@@ -9,6 +9,7 @@ mod deliver;
 mod diagnose;
 mod error;
 mod events;
+mod foreign;
 mod lease;
 mod links;
 mod log;
@@ -43,6 +44,7 @@ use self::{
 pub use self::{
     diagnose::Found,
     error::Error,
+    foreign::Foreign,
     log::LogLevel,
     objects::KernelSettings,
     pins::drop_stale_pins,
@@ -199,6 +201,20 @@ impl Kernel {
     /// When the kernel refuses to read a map.
     pub fn look(&self, cookie: u64, destination: SocketAddr) -> Result<Option<Found>, Error> {
         self.tables.look(cookie, destination)
+    }
+
+    /// The map that holds what each direct connection's socket remembers, for those who list sockets with it.
+    ///
+    /// # Errors
+    /// When this binary's programs have none.
+    pub fn tracked_map_fd(&self) -> Result<BorrowedFd<'_>, Error> {
+        objects::map_descriptor(&self.capture, "TRACKED")
+    }
+
+    /// Whether an earlier daemon's tables were taken over.
+    #[must_use]
+    pub fn is_adopted(&self) -> bool {
+        self.links.are_adopted()
     }
 
     /// How full the tables are.

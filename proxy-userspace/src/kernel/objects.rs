@@ -1,7 +1,7 @@
 //! The two embedded objects, and the maps that both use.
 
 use std::{
-    os::fd::{AsRawFd as _, OwnedFd},
+    os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd},
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -131,6 +131,14 @@ pub(super) fn open(capture: &mut Ebpf, shared: &mut SharedMaps) -> Result<Opened
         steered: shared.steered.take().ok_or(Error::Missing(STEERED))?,
         steered_ranges: shared.steered_ranges.take().ok_or(Error::Missing(STEERED_RANGES))?,
     })
+}
+
+/// The socket storage `name` of an object.
+pub(super) fn map_descriptor<'a>(object: &'a Ebpf, name: &'static str) -> Result<BorrowedFd<'a>, Error> {
+    match object.map(name) {
+        Some(Map::SkStorage(map)) => Ok(map.fd().as_fd()),
+        _ => Err(Error::Missing(name)),
+    }
 }
 
 /// The program `name` of an object.

@@ -26,6 +26,8 @@ pub(super) struct PinFolder {
     /// Pins of an earlier daemon: its links refuse or pass by its last word until new ones are in place. Folders are
     /// those of other layouts.
     leftovers: BTreeSet<PathBuf>,
+    /// Whether an earlier daemon's links of our layout were there.
+    adopted: bool,
 }
 
 impl PinFolder {
@@ -37,8 +39,10 @@ impl PinFolder {
         fs::create_dir_all(&layout).map_err(Error::file("making the pin folder", &layout))?;
         let mut leftovers = entries(&path)?;
         leftovers.retain(|entry| *entry != layout && (is_link(entry) || is_layout(entry)));
+        let before = leftovers.len();
         leftovers.extend(entries(&layout)?.into_iter().filter(|entry| is_link(entry)));
-        Ok(Self { path, layout, leftovers })
+        let adopted = leftovers.len() > before;
+        Ok(Self { path, layout, leftovers, adopted })
     }
 
     /// Where maps and links of our own layout are.
@@ -49,6 +53,11 @@ impl PinFolder {
     /// Where the link of `program` to a cgroup is pinned. The number of a cgroup is never used again.
     pub(super) fn link(&self, program: &str, cgroup: u64) -> PathBuf {
         self.layout.join(format!("{program}-{cgroup}"))
+    }
+
+    /// Whether an earlier daemon of the same layout left its pins.
+    pub(super) fn is_adopted(&self) -> bool {
+        self.adopted
     }
 
     /// What an earlier daemon pinned there is ours now.

@@ -29,5 +29,7 @@ pub fn word(address: &[u8; 16], index: usize) -> u32 {
 #[inline(always)]
 #[must_use]
 pub fn is_v4_mapped(address: &[u8; 16]) -> bool {
-    word(address, 0) == 0 && word(address, 1) == 0 && word(address, 2) == u32::from_ne_bytes([0, 0, 0xff, 0xff])
+    word(address, 0) == 0
+        && word(address, 1) == 0
+        && word(address, 2) == u32::from_ne_bytes([0, 0, 0xff, 0xff])
 }

@@ -5,6 +5,8 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests count as tests")]
 
+#[path = "kernel/direct.rs"]
+mod direct;
 mod world;
 
 use std::{
@@ -220,7 +222,7 @@ fn a_full_map_is_named_and_leaves_the_old_claims_in_force() {
     let ranges: Vec<_> = (0..20).map(|last| format!("10.98.{last}.0/24")).collect();
     let ranges: Vec<_> = ranges.iter().map(|range| (range.as_str(), 80)).collect();
     for (rules, name) in
-        [(snapshot(&many, &[]), "LISTENERS"), (snapshot(&["10.99.2.1:80"], &ranges), "SUBNETS")]
+        [(snapshot(&many, &[]), "LISTENERS"), (snapshot(&["10.99.2.1:80"], &ranges), "RANGES")]
     {
         let error = world.kernel_mut().sync(&rules).unwrap_err().to_string();
         assert!(error.contains(&format!("{name} is full at 8")), "{error}");

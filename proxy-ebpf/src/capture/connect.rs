@@ -130,7 +130,9 @@ impl Connect {
     fn set_option(&self, level: i32, name: i32, mut value: u32) -> bool {
         let length = size_of::<u32>() as i32;
         // SAFETY: the value is four initialised bytes on the stack and outlives the call.
-        unsafe { bpf_setsockopt(self.context.as_ptr(), level, name, from_mut(&mut value).cast(), length) == 0 }
+        unsafe {
+            bpf_setsockopt(self.context.as_ptr(), level, name, from_mut(&mut value).cast(), length) == 0
+        }
     }
 
     /// Bounds the connect in time, unless the application's own bound is tighter; the application's own.

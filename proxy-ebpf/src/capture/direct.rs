@@ -1,13 +1,12 @@
 //! The verdict *direct*: a cluster by the listener's weights, a place within its limit, an endpoint by its balancing,
 //! and the kernel connects there.
 
-
 use aya_ebpf::helpers::generated::{bpf_get_prandom_u32, bpf_ktime_get_ns};
 use proxy_common::{
     Counter, Destination, Workload,
     direct::{
-        Account, AccountKey, Balancing, Cluster, Endpoint, Event, EventCause, EventKind, LimitScope, Listener,
-        Tracked,
+        Account, AccountKey, Balancing, Cluster, Endpoint, Event, EventCause, EventKind, LimitScope,
+        Listener, Tracked,
     },
     limit, pick,
 };
@@ -116,12 +115,19 @@ impl Dial<'_> {
             // SAFETY: no argument.
             || unsafe { bpf_get_prandom_u32() },
             |place| maps::slot(cluster.base + place),
-            |endpoint| maps::endpoint(endpoint).is_some_and(|found| found.ejected == 0 && self.reaches(found)),
+            |endpoint| {
+                maps::endpoint(endpoint).is_some_and(|found| found.ejected == 0 && self.reaches(found))
+            },
             |endpoint| maps::known_account(&self.key(number, endpoint)).map_or(0, books::active),
             seed,
         )?;
         let found = maps::endpoint(endpoint).filter(|found| self.reaches(found))?;
-        Some(Chosen { number, cluster, endpoint, to: Destination { address: found.address, port: found.port } })
+        Some(Chosen {
+            number,
+            cluster,
+            endpoint,
+            to: Destination { address: found.address, port: found.port },
+        })
     }
 
     #[inline(always)]
@@ -142,7 +148,9 @@ impl Dial<'_> {
         let Chosen { number, cluster, endpoint, .. } = *chosen;
         let each = cluster.limit_scope == LimitScope::Endpoint as u8;
         if let Some(tracked) = tracked {
-            let Some(account) = self.account(chosen, total) else { return Outcome::Failed(Counter::TableFailed) };
+            let Some(account) = self.account(chosen, total) else {
+                return Outcome::Failed(Counter::TableFailed);
+            };
             if each && !admitted(account, cluster, !is_late) {
                 return self.overflowed(number, endpoint, now);
             }

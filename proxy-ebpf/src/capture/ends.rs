@@ -1,6 +1,5 @@
 //! How connections end: counted, told, and their place given back.
 
-
 use proxy_common::{
     direct::{EventCause, EventKind, Tracked},
     limit,

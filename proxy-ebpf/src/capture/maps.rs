@@ -11,8 +11,9 @@ use aya_ebpf::{
     maps::{Array, HashMap, LpmTrie, PerCpuArray, RingBuf, lpm_trie::Key},
 };
 use proxy_common::{
-    Counter, Destination, ListenerKey, Workload, is_loopback,
+    Counter, Destination, ListenerKey, Workload,
     direct::{Account, AccountKey, Cluster, Endpoint, Event, Listener, Slot, Tracked},
+    is_loopback,
 };
 
 /// The daemon's own cgroup: what its tasks dial is never captured. Set at load.

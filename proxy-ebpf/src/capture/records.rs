@@ -44,8 +44,7 @@ pub(crate) fn is_logged() -> bool {
 /// Writes a record, `urgent` if somebody is to act on it.
 #[inline(always)]
 pub(crate) fn write(event: Event, urgent: bool) {
-    let wakeup =
-        if urgent || maps::untold() > ENOUGH { BPF_RB_FORCE_WAKEUP } else { BPF_RB_NO_WAKEUP };
+    let wakeup = if urgent || maps::untold() > ENOUGH { BPF_RB_FORCE_WAKEUP } else { BPF_RB_NO_WAKEUP };
     if !maps::tell(event, u64::from(wakeup)) {
         maps::count(Counter::RecordLost);
     }

@@ -6,7 +6,6 @@
 use core::{
     mem::size_of,
     ptr::{addr_of, from_mut, read_volatile},
-
 };
 
 use aya_ebpf::{
@@ -48,7 +47,9 @@ macro_rules! field {
 pub(crate) fn happened(context: &SockOpsContext) {
     match field!(context, op) {
         BPF_SOCK_OPS_TCP_CONNECT_CB => with_tracked(context, |_, tracked| connecting(context, tracked)),
-        BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB => with_tracked(context, |_, tracked| established(context, tracked)),
+        BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB => {
+            with_tracked(context, |_, tracked| established(context, tracked))
+        }
         BPF_SOCK_OPS_RTO_CB => with_tracked(context, |_, tracked| tracked.flags |= Tracked::RETRIED),
         BPF_SOCK_OPS_STATE_CB => {
             let before = field!(context, __bindgen_anon_1.args[0]);
@@ -82,7 +83,8 @@ fn connecting(context: &SockOpsContext, tracked: &mut Tracked) {
         return;
     }
     // Others may have asked for callbacks of their own.
-    let flags = field!(context, bpf_sock_ops_cb_flags) | BPF_SOCK_OPS_STATE_CB_FLAG | BPF_SOCK_OPS_RTO_CB_FLAG;
+    let flags =
+        field!(context, bpf_sock_ops_cb_flags) | BPF_SOCK_OPS_STATE_CB_FLAG | BPF_SOCK_OPS_RTO_CB_FLAG;
     // SAFETY: the context is the one this program was called with. It cannot fail: the flags are known ones.
     unsafe { bpf_sock_ops_cb_flags_set(context.ops, flags as i32) };
 }

@@ -1,0 +1,215 @@
+//! The verdict *direct* with real sockets: however a connection ends, its place is given back.
+
+use std::{
+    io::ErrorKind,
+    net::TcpStream,
+    sync::{Arc, Barrier},
+    thread,
+    time::{Duration, Instant},
+};
+
+use proxy_common::{
+    FailurePolicy,
+    direct::{Account, Balancing, LimitScope},
+};
+use proxy_traffic::{
+    Cluster, ClusterKind, ClusterName, Destination, Endpoint, Limit, Listener, Route, Rule, Snapshot,
+};
+use socket2::{Domain, Protocol, Socket, Type};
+
+use crate::{
+    address,
+    world::{self, PATIENCE, World, hear},
+};
+
+const DIRECT: &str = "10.99.0.5:80";
+const ENDPOINT: &str = "10.98.0.1:80";
+
+fn cluster(places: &[&str], limit: Option<u32>) -> Cluster {
+    let endpoint =
+        |place: &&str| Endpoint { address: place.parse().unwrap(), weight: 1, workload: Arc::default() };
+    let plain = Cluster::passthrough(Duration::from_secs(10));
+    Cluster {
+        name: ClusterName::outbound(80, "", "direct"),
+        kind: ClusterKind::Endpoints(places.iter().map(endpoint).collect()),
+        balancing: Balancing::Random,
+        limit: limit.map(|max_connections| Limit { max_connections, scope: LimitScope::Workload }),
+        ..plain
+    }
+}
+
+fn to(listener: &str, cluster: Cluster) -> Arc<Snapshot> {
+    let destinations = vec![Destination { weight: 1, cluster: Arc::new(cluster) }];
+    let route = Arc::new(Route { name: "test".to_owned(), destinations });
+    let rules = vec![Rule { matches: Vec::new(), route }];
+    let listeners =
+        [(listener.parse().unwrap(), Arc::new(Listener { name: "test".to_owned(), rules, steer: None }))];
+    Arc::new(Snapshot { listeners: listeners.into_iter().collect(), ..Snapshot::default() })
+}
+
+fn world(places: &[&str], limit: Option<u32>) -> World {
+    let mut world = World::new(FailurePolicy::Open);
+    world.kernel_mut().sync(&to(DIRECT, cluster(places, limit))).unwrap();
+    world
+}
+
+/// What all accounts with an endpoint sum up to, once nobody holds a place and whatever was opened is closed.
+fn settled(world: &World) -> Account {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let accounts = world.kernel().accounts().unwrap();
+        let sum =
+            |field: fn(&Account) -> u64| accounts.iter().map(|(_, account)| field(account)).sum::<u64>();
+        if sum(|account| account.active) == 0
+            && sum(|account| account.opened) == sum(|account| account.closed)
+        {
+            let (opened, failed) = (sum(|account| account.opened), sum(|account| account.failed));
+            let (received, sent) = (sum(|account| account.received), sum(|account| account.sent));
+            return Account { opened, failed, received, sent, ..Account::default() };
+        }
+        assert!(Instant::now() < deadline, "{accounts:?}");
+        thread::sleep(Duration::from_millis(2));
+    }
+}
+
+fn socket(domain: Domain, protocol: Option<Protocol>) -> Socket {
+    Socket::new(domain, Type::STREAM, protocol).unwrap()
+}
+
+#[test]
+fn a_connection_goes_straight_to_an_endpoint_and_shows_whom_was_dialled() {
+    let world = world(&[ENDPOINT], None);
+    for dialled in [DIRECT, "[::ffff:10.99.0.5]:80"] {
+        let stream = world.dial(dialled).unwrap();
+        assert_eq!(hear(&stream), "native at 10.98.0.1:80 from 10.77.0.2");
+        assert_eq!(stream.peer_addr().unwrap(), dialled.parse().unwrap());
+    }
+    assert_eq!(settled(&world).opened, 2);
+    assert!(world.kernel().counters().unwrap().contains(&("direct", 2)));
+}
+
+/// How one connection begins and ends; the world, to dial in.
+type Story = fn(&World);
+
+/// A story, the endpoint, how many are opened, how many fail.
+const STORIES: [(&str, Story, &str, u64, u64); 8] = [
+    ("the client closes", |world| drop(world.dial(DIRECT).unwrap()), ENDPOINT, 1, 0),
+    (
+        "the client resets",
+        |world| {
+            let socket = Socket::from(world.dial(DIRECT).unwrap());
+            socket.set_linger(Some(Duration::ZERO)).unwrap();
+        },
+        ENDPOINT,
+        1,
+        0,
+    ),
+    ("nobody listens", |world| refused(world.dial(DIRECT)), "10.98.0.1:82", 0, 1),
+    (
+        "no route",
+        |world| {
+            world.ip("route add unreachable 10.96.0.0/16");
+            world.dial(DIRECT).unwrap_err();
+        },
+        "10.96.0.1:80",
+        0,
+        1,
+    ),
+    (
+        "closed before an answer",
+        |world| {
+            world.in_workload(|| {
+                let socket = socket(Domain::IPV4, None);
+                socket.set_nonblocking(true).unwrap();
+                socket.connect(&address(DIRECT)).unwrap_err();
+            });
+        },
+        "10.77.0.200:80",
+        0,
+        1,
+    ),
+    (
+        "disconnected, then elsewhere",
+        |world| {
+            world.in_workload(|| {
+                let socket = socket(Domain::IPV4, None);
+                socket.connect(&address(DIRECT)).unwrap();
+                world::disconnect(&socket);
+                socket.connect(&address("10.99.0.1:81")).unwrap();
+                let stream = TcpStream::from(socket);
+                assert_eq!(stream.peer_addr().unwrap().to_string(), "10.99.0.1:81");
+            });
+        },
+        ENDPOINT,
+        1,
+        0,
+    ),
+    (
+        "disconnected, then again",
+        |world| {
+            world.in_workload(|| {
+                let socket = socket(Domain::IPV4, None);
+                socket.connect(&address(DIRECT)).unwrap();
+                world::disconnect(&socket);
+                socket.connect(&address(DIRECT)).unwrap();
+            });
+        },
+        ENDPOINT,
+        2,
+        0,
+    ),
+    (
+        "multipath without a route",
+        |world| {
+            world.ip("route add unreachable 10.96.0.0/16");
+            world.in_workload(|| {
+                socket(Domain::IPV4, Some(Protocol::MPTCP)).connect(&address(DIRECT)).unwrap_err();
+            });
+        },
+        "10.96.0.1:80",
+        0,
+        0,
+    ),
+];
+
+#[test]
+fn however_a_connection_ends_its_place_is_given_back() {
+    let mut failures = Vec::new();
+    for (name, story, endpoint, opened, failed) in STORIES {
+        let world = world(&[endpoint], Some(1));
+        story(&world);
+        let sum = settled(&world);
+        if (sum.opened, sum.failed) != (opened, failed) {
+            failures.push(format!("{name}: opened {}, failed {}", sum.opened, sum.failed));
+        }
+    }
+    assert!(failures.is_empty(), "{failures:?}");
+}
+
+fn refused(outcome: std::io::Result<TcpStream>) {
+    assert_eq!(outcome.unwrap_err().kind(), ErrorKind::ConnectionRefused);
+}
+
+#[test]
+fn a_burst_gets_exactly_as_many_places_as_there_are() {
+    let world = world(&[ENDPOINT, "10.98.0.2:80"], Some(10));
+    let namespace = &world.workload;
+    for round in 0..100 {
+        let barrier = Barrier::new(64);
+        let dial = || {
+            let connect = || {
+                barrier.wait();
+                world::connect(DIRECT)
+            };
+            namespace.enter(connect).unwrap()
+        };
+        let outcomes: Vec<_> = thread::scope(|scope| {
+            let threads: Vec<_> = (0..64).map(|_| scope.spawn(dial)).collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+        });
+        assert_eq!(outcomes.iter().filter(|outcome| outcome.is_ok()).count(), 10, "round {round}");
+        outcomes.into_iter().filter(Result::is_err).for_each(refused);
+        settled(&world);
+    }
+    assert!(world.kernel().counters().unwrap().contains(&("overflowed", 5400)));
+}

@@ -3,6 +3,7 @@
 mod scene;
 
 mod capture;
+mod direct_telemetry;
 mod failures;
 mod forwarding;
 mod gateway;

@@ -106,7 +106,6 @@ pub fn sock_event(context: SockOpsContext) -> u32 {
 /// The last descriptor of a socket is closed.
 #[cgroup_sock(sock_release)]
 pub fn sock_release(context: SockContext) -> i32 {
-    maps::keep_numbers();
     socket::let_go(context.sock);
     PROCEED
 }

@@ -66,10 +66,6 @@ static EVENTS: RingBuf = RingBuf::with_byte_size(EVENT_BYTES, 0);
 #[map]
 static LEASE: Array<u64> = Array::with_max_entries(1, 0);
 
-/// The next numbers of clusters and endpoints: only the daemon's, here so that they outlive it with the rest.
-#[map]
-static NUMBERS: Array<u64> = Array::with_max_entries(2, 0);
-
 #[map]
 static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(Counter::ALL.len() as u32, 0);
 
@@ -222,10 +218,4 @@ pub(crate) fn mark() -> u32 {
 #[inline(always)]
 pub(crate) fn direct_log() -> u32 {
     DIRECT_LOG.load()
-}
-
-/// Keeps the map that only the daemon uses in the object.
-#[inline(always)]
-pub(crate) fn keep_numbers() {
-    let _ = NUMBERS.get_ptr(0);
 }

@@ -71,7 +71,14 @@ pub(super) fn kernel(settings: &Settings, cgroups: &Cgroups) -> anyhow::Result<K
         lease: settings.lease,
         pin: settings.pins().then(|| pin_folder(settings)),
         log: settings.bpf_log,
+        direct_log: direct_log(settings),
     })
+}
+
+/// The share of direct connections that the kernel tells of one by one, of `u32::MAX`: those that get a line.
+fn direct_log(settings: &Settings) -> u32 {
+    let percent = if settings.access_log == "off" { 0 } else { u64::from(settings.direct_log) };
+    u32::try_from(u64::from(u32::MAX) * percent / 100).unwrap_or(u32::MAX)
 }
 
 /// Where links are pinned that must outlive a killed daemon.

@@ -16,8 +16,7 @@ mod log;
 mod objects;
 mod pins;
 mod preflight;
-mod stopgap;
-mod stub;
+mod sys;
 mod tables;
 
 use std::{
@@ -40,8 +39,14 @@ use proxy_common::{
 use proxy_traffic::{Cluster, Snapshot, Workload};
 
 use self::{
-    deliver::Delivery, events::Events, lease::Lease, links::Links, log::LogReader, objects::SharedMaps,
-    tables::Tables,
+    deliver::Delivery,
+    events::Events,
+    lease::Lease,
+    links::Links,
+    log::LogReader,
+    objects::SharedMaps,
+    pins::PinFolder,
+    tables::{Opened, Sizes, Tables},
 };
 pub use self::{
     diagnose::Found,
@@ -73,16 +78,21 @@ impl Kernel {
     /// # Errors
     /// When the kernel refuses a map or a program.
     pub fn load(settings: &KernelSettings) -> Result<Self, Error> {
-        let mut capture = objects::load_capture(settings)?;
+        let pins = settings.pin.clone().map(|path| PinFolder::open(path, &settings.sizes())).transpose()?;
+        let mut capture = objects::load_capture(settings, pins.as_ref())?;
         let shared = SharedMaps::share(&capture)?;
         let counters = objects::take(&mut capture, "COUNTERS")?;
-        let made = stopgap::open(&mut capture, settings)?;
-        let tables = Tables::open(made.opened, made.sizes, Instant::now())?;
-        let mut lease = Lease::new(made.lease, settings.lease);
+        let sizes = Sizes {
+            workloads: objects::WORKLOADS,
+            listeners: settings.claims,
+            endpoints: settings.endpoints,
+        };
+        let tables = Tables::open(opened(&mut capture)?, sizes, Instant::now())?;
+        let mut lease = Lease::new(objects::take(&mut capture, "LEASE")?, settings.lease);
         lease.renew()?;
-        let events = Events::new(made.events);
+        let events = Events::new(objects::take(&mut capture, "EVENTS")?);
         let log = LogReader::start(&mut capture, settings.log)?;
-        let links = Links::new(settings.pin.clone())?;
+        let links = Links::new(pins);
         Ok(Self {
             capture,
             counters,
@@ -103,7 +113,7 @@ impl Kernel {
     /// # Errors
     /// When a folder is no cgroup2, or the kernel refuses. What was attached before stays.
     pub fn attach(&mut self, cgroups: &BTreeSet<PathBuf>) -> Result<(), Error> {
-        self.links.set(&mut self.capture, &antichain::cover(cgroups))?;
+        self.links.set(&self.capture, &antichain::cover(cgroups))?;
         self.tables.settle(Instant::now())
     }
 
@@ -204,6 +214,20 @@ impl Kernel {
         self.tables.look(cookie, destination)
     }
 
+    /// The map that holds what each direct connection's socket remembers, for those who list sockets with it.
+    ///
+    /// # Errors
+    /// When this binary's programs have none.
+    pub fn tracked_map_fd(&self) -> Result<BorrowedFd<'_>, Error> {
+        objects::map_descriptor(&self.capture, "TRACKED")
+    }
+
+    /// Whether an earlier daemon's tables were taken over.
+    #[must_use]
+    pub fn is_adopted(&self) -> bool {
+        self.links.are_adopted()
+    }
+
     /// How full the tables are.
     #[must_use]
     pub fn fill(&self) -> Vec<Fill> {
@@ -233,4 +257,19 @@ impl Kernel {
     pub fn close(self) -> Result<(), Error> {
         self.links.close()
     }
+}
+
+/// The maps that the tables write.
+fn opened(capture: &mut Ebpf) -> Result<Opened, Error> {
+    Ok(Opened {
+        workloads: objects::take(capture, "WORKLOADS")?,
+        listeners: objects::take(capture, "LISTENERS")?,
+        ranges: objects::take(capture, "RANGES")?,
+        slots: objects::take(capture, "SLOTS")?,
+        clusters: objects::take(capture, "CLUSTERS")?,
+        endpoints: objects::take(capture, "ENDPOINTS")?,
+        accounts: objects::take(capture, "ACCOUNTS")?,
+        steered: objects::take(capture, "STEERED")?,
+        steered_ranges: objects::take(capture, "STEERED_RANGES")?,
+    })
 }

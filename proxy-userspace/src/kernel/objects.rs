@@ -1,7 +1,9 @@
 //! The two embedded objects, and the maps that both use.
 
 use std::{
-    os::fd::{AsRawFd as _, OwnedFd},
+    collections::BTreeMap,
+    io,
+    os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd},
     path::PathBuf,
     time::Duration,
 };
@@ -9,20 +11,44 @@ use std::{
 use aya::{
     Ebpf, EbpfLoader,
     maps::{Map, MapError},
-    programs::{CgroupSockAddr, Program, ProgramError},
+    programs::{self, ProgramError, ProgramFd},
 };
+use proxy_common::Counter;
 
-use super::{error::Error, log::LogLevel, pins};
+use super::{
+    error::Error,
+    log::LogLevel,
+    pins::{self, PinFolder},
+};
 
 static CAPTURE: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/capture"));
 static DELIVER: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/deliver"));
 
 /// Workloads that one daemon can look after.
 pub(super) const WORKLOADS: u32 = 4096;
-/// The maps of claimed destinations, which `capture` and `deliver` share.
-const SHARED: [&str; 2] = ["LISTENERS", "SUBNETS"];
-/// The programs of `capture`.
-pub(super) const PROGRAMS: [&str; 2] = ["connect4", "connect6"];
+/// Room for some ten thousand records of connections.
+const EVENT_BYTES: u32 = 1 << 20;
+/// The maps that say what is steered for somebody, which all objects share.
+const SHARED: [&str; 2] = ["STEERED", "STEERED_RANGES"];
+/// Slots for each endpoint that there is room for: its cluster's, and as many again while they are written anew.
+const SLOTS_EACH: u32 = 4;
+
+/// A program of `capture`, and the hook of a cgroup that it goes on (`enum bpf_attach_type`).
+#[derive(Clone, Copy)]
+pub(super) struct Program {
+    pub(super) name: &'static str,
+    pub(super) hook: u32,
+}
+
+/// In the order in which they are attached: who routes comes when everybody is there to see what becomes of it.
+pub(super) const PROGRAMS: [Program; 6] = [
+    Program { name: "getpeername4", hook: 29 },
+    Program { name: "getpeername6", hook: 30 },
+    Program { name: "sock_release", hook: 34 },
+    Program { name: "sock_event", hook: 3 },
+    Program { name: "connect4", hook: 10 },
+    Program { name: "connect6", hook: 11 },
+];
 
 /// What the programs are told once, at load.
 #[derive(Clone, Debug)]
@@ -35,9 +61,11 @@ pub struct KernelSettings {
     pub claims: u32,
     /// Endpoints that the tables have room for.
     pub endpoints: u32,
+    /// Share of direct connections that are told of one by one, of `u32::MAX`; 0: none.
+    pub direct_log: u32,
     /// How long direct listeners may be used without a word from the daemon; 0: for ever.
     pub lease: Duration,
-    /// Folder that becomes a bpffs where links are pinned, for workloads whose connects must not pass while no daemon runs.
+    /// Folder that becomes a bpffs where maps and links are pinned: what they say then outlives the daemon.
     pub pin: Option<PathBuf>,
     /// Messages of the programs; off costs nothing.
     pub log: LogLevel,
@@ -50,29 +78,77 @@ impl KernelSettings {
     pub const ENDPOINTS: u32 = 131_072;
 }
 
-/// Loads `capture` and has its programs verified.
-pub(super) fn load_capture(settings: &KernelSettings) -> Result<Ebpf, Error> {
+impl KernelSettings {
+    /// How large each map is that a setting decides on, and all that are pinned, by name.
+    pub(super) fn sizes(&self) -> BTreeMap<&'static str, u32> {
+        BTreeMap::from([
+            ("WORKLOADS", WORKLOADS),
+            ("LISTENERS", self.claims),
+            ("RANGES", self.claims),
+            ("CLUSTERS", self.claims),
+            ("STEERED", self.claims),
+            ("STEERED_RANGES", self.claims),
+            ("ENDPOINTS", self.endpoints),
+            ("ACCOUNTS", self.endpoints),
+            ("SLOTS", self.endpoints.saturating_mul(SLOTS_EACH)),
+            ("TRACKED", 0),
+            ("EVENTS", EVENT_BYTES),
+            ("LEASE", 1),
+            ("COUNTERS", Counter::ALL.len() as u32),
+        ])
+    }
+}
+
+/// Loads `capture` and has its programs verified. Its maps are those pinned in `pins`, which are made there if need be.
+pub(super) fn load_capture(settings: &KernelSettings, pins: Option<&PinFolder>) -> Result<Ebpf, Error> {
     let level = settings.log as u8;
-    let mut capture = EbpfLoader::new()
+    let mut loader = EbpfLoader::new();
+    loader
         .override_global("OWN_CGROUP", &settings.own_cgroup, true)
         .override_global("MARK", &settings.mark, true)
-        .override_global("AYA_LOG_LEVEL", &level, true)
-        .map_max_entries("WORKLOADS", WORKLOADS)
-        .map_max_entries("LISTENERS", settings.claims)
-        .map_max_entries("SUBNETS", settings.claims)
-        .load(CAPTURE)
-        .map_err(|source| Error::Load { object: "capture", source })?;
-    for name in PROGRAMS {
-        let program: &mut CgroupSockAddr = program(&mut capture, name)?;
-        program.load().map_err(|source| Error::Program { doing: "loading".into(), name, source })?;
+        .override_global("DIRECT_LOG", &settings.direct_log, true)
+        .override_global("AYA_LOG_LEVEL", &level, true);
+    for (name, size) in settings.sizes() {
+        if size != 0 {
+            loader.map_max_entries(name, size);
+        }
+        if let Some(pins) = pins {
+            loader.map_pin_path(name, pins.map(name));
+        }
+    }
+    let mut capture = loader.load(CAPTURE).map_err(|source| Error::Load { object: "capture", source })?;
+    for program in PROGRAMS {
+        load(&mut capture, program.name)?;
     }
     Ok(capture)
+}
+
+/// Has a program of `capture` verified.
+fn load(capture: &mut Ebpf, name: &'static str) -> Result<(), Error> {
+    let loaded = match capture.program_mut(name) {
+        Some(programs::Program::CgroupSockAddr(program)) => program.load(),
+        Some(programs::Program::CgroupSock(program)) => program.load(),
+        Some(programs::Program::SockOps(program)) => program.load(),
+        _ => return Err(Error::Missing(name)),
+    };
+    loaded.map_err(|source| Error::Program { doing: "loading".into(), name, source })
+}
+
+/// A loaded program of `capture`.
+pub(super) fn descriptor<'a>(capture: &'a Ebpf, name: &str) -> io::Result<BorrowedFd<'a>> {
+    let program = match capture.program(name) {
+        Some(programs::Program::CgroupSockAddr(program)) => program.fd(),
+        Some(programs::Program::CgroupSock(program)) => program.fd(),
+        Some(programs::Program::SockOps(program)) => program.fd(),
+        _ => return Err(io::ErrorKind::NotFound.into()),
+    };
+    program.map(ProgramFd::as_fd).map_err(io::Error::other)
 }
 
 /// The program `name` of an object.
 pub(super) fn program<'a, P>(object: &'a mut Ebpf, name: &'static str) -> Result<&'a mut P, Error>
 where
-    &'a mut P: TryFrom<&'a mut Program, Error = ProgramError>,
+    &'a mut P: TryFrom<&'a mut programs::Program, Error = ProgramError>,
 {
     let program = object.program_mut(name).ok_or(Error::Missing(name))?;
     program.try_into().map_err(|source| Error::Program { doing: "looking at".into(), name, source })
@@ -85,6 +161,14 @@ where
 {
     let map = object.take_map(name).ok_or(Error::Missing(name))?;
     map.try_into().map_err(|source| Error::Map { name, source })
+}
+
+/// The socket storage `name` of an object.
+pub(super) fn map_descriptor<'a>(object: &'a Ebpf, name: &'static str) -> Result<BorrowedFd<'a>, Error> {
+    match object.map(name) {
+        Some(Map::SkStorage(map)) => Ok(map.fd().as_fd()),
+        _ => Err(Error::Missing(name)),
+    }
 }
 
 /// The maps of claimed destinations, for objects that are loaded later. They are pinned in a bpffs that is mounted

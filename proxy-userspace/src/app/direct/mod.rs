@@ -219,7 +219,8 @@ impl Direct {
     /// Every tracked socket of a namespace; whether the kernel listed them.
     fn list(&self, kernel: &Kernel, cookie: u64, each: impl FnMut(TrackedSocket)) -> bool {
         let Some(list) = self.lists.get(&cookie) else { return false };
-        let listed = list.tracked(kernel.tracked_map_fd(), each);
+        let Ok(map) = kernel.tracked_map_fd() else { return false };
+        let listed = list.tracked(map, each);
         listed.inspect_err(|error| tracing::debug!("open sockets are not listed: {error}")).is_ok()
     }
 }

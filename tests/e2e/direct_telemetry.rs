@@ -69,3 +69,23 @@ fn routes_and_status_tell_who_routes_and_why() {
         assert!(status.contains(expected), "{expected} in {status}");
     }
 }
+
+#[test]
+fn pins_survive_a_kill_and_the_next_daemon_takes_them_over_with_its_counts() {
+    let mut scene = Scene::with_args("pins", "--pin");
+    assert_eq!(scene.answers(3)["one"], 3);
+    assert!(scene.daemon.must("status").contains("made by this one"), "{}", scene.daemon.must("status"));
+    scene.daemon.kill9();
+    assert_eq!(scene.answers(2)["one"], 2, "the kernel goes on");
+    scene.daemon.start_again();
+    assert_eq!(scene.answers(4)["one"], 4);
+    let status = scene.daemon.must("status");
+    assert!(status.contains("taken over from an earlier daemon"), "{status}");
+    tests::wait::until("all nine are counted", || {
+        scene.daemon.metrics().sum("istio_tcp_connections_closed_total", &[("source_workload", "client")])
+            == 9
+    });
+    scene.daemon.terminate();
+    scene.daemon.must_end_clean();
+    assert!(!scene.daemon.run_dir().join("pins").exists());
+}

@@ -203,8 +203,6 @@ pub struct Tracked {
     pub netns_cookie: u64,
     /// When connect() was called, CLOCK_MONOTONIC in ns.
     pub started_ns: u64,
-    /// Bytes that had come when the application closed: what comes later is nobody's.
-    pub received: u64,
     /// Its cluster.
     pub cluster: u32,
     /// Its endpoint; 0: the original destination.
@@ -225,6 +223,10 @@ pub struct Tracked {
     pub padding: [u8; 3],
     /// The endpoint's address, v4-mapped.
     pub endpoint_address: [u8; 16],
+    /// Low half of the bytes that had come when the client's FIN was acknowledged: one more later is the server's FIN.
+    pub came_before_fin: u32,
+    /// Explicit, so that no byte of the value is undefined.
+    pub end_padding: u32,
 }
 
 impl Tracked {
@@ -238,16 +240,12 @@ impl Tracked {
     pub const OUTLIER: u32 = 8;
     /// `getpeername` shows `original`.
     pub const REWRITTEN: u32 = 16;
-    /// The place is to be reserved when the kernel begins to connect (MPTCP: nobody sees such a socket's end otherwise).
-    pub const DEFERRED: u32 = 32;
-    /// The application has let go of the socket.
-    pub const LET_GO: u32 = 64;
     /// The client ended its stream first.
-    pub const CLIENT_FIRST: u32 = 128;
+    pub const CLIENT_ENDED: u32 = 32;
     /// The server ended its stream first.
-    pub const SERVER_FIRST: u32 = 256;
-    /// [`Self::received`] counts.
-    pub const RECEIVED: u32 = 512;
+    pub const SERVER_ENDED: u32 = 64;
+    /// To be counted when the kernel begins to connect, not before (MPTCP: nothing else would tell that it never did).
+    pub const LATE: u32 = 128;
 }
 
 /// What an [`Event`] tells.

@@ -1,98 +1,130 @@
-//! The books of one direct connection: whose place it holds, and what is counted when.
+//! The accounts of one connection: a place taken, given back exactly once, and what became of it.
 
 use proxy_common::{
-    Counter,
-    direct::{AccountKey, Event, EventCause, EventKind, LimitScope, Tracked},
+    direct::{Account, AccountKey, LimitScope, Tracked},
     limit,
 };
 
-use crate::{atomic::swap, maps};
+use crate::{atomic::Number, maps};
 
 /// What is added to take one away.
-pub(crate) const MINUS_ONE: u64 = u64::MAX;
+const MINUS_ONE: u64 = u64::MAX;
 
-/// Adds `value` to one field of an account.
-macro_rules! add {
-    ($account:expr, $field:ident, $value:expr) => {{
+/// The counter `$field` of an account, on which other CPUs are at work too.
+macro_rules! cell {
+    ($account:expr, $field:ident) => {{
         let account: *mut proxy_common::direct::Account = $account;
-        // SAFETY: the account is a map's value, which lives until this program ends, and is only ever added to.
-        unsafe { $crate::atomic::fetch_add(&raw mut (*account).$field, $value) }
+        // SAFETY: an aligned u64 of a map's element, which lives as long as this program runs.
+        unsafe { $crate::atomic::Number::at(core::ptr::addr_of_mut!((*account).$field)) }
     }};
 }
-pub(crate) use add;
 
-/// The account that holds the round robin's place and, unless endpoints have limits of their own, the limit's count.
+/// The account that the limit counts on.
 #[inline(always)]
-pub(crate) fn group(netns_cookie: u64, cluster: u32, limit_scope: u8) -> AccountKey {
-    let everybody = limit_scope == LimitScope::Node as u8;
-    AccountKey { netns_cookie: if everybody { 0 } else { netns_cookie }, cluster, endpoint: 0 }
-}
-
-/// The account of a workload's connections to one endpoint.
-#[inline(always)]
-pub(crate) fn own(tracked: &Tracked) -> AccountKey {
-    AccountKey { netns_cookie: tracked.netns_cookie, cluster: tracked.cluster, endpoint: tracked.endpoint }
-}
-
-/// Gives a connection's place back, if it holds one: of all who come here for it only the first does.
-#[inline(always)]
-pub(crate) fn release(tracked: *mut Tracked) {
-    // SAFETY: a socket's storage lives until this program ends; its state is only ever exchanged.
-    let (taken, tracked) = unsafe { (swap(&raw mut (*tracked).state, limit::FREE), &*tracked) };
-    if !limit::releases(taken) {
-        return;
-    }
-    leave(&own(tracked));
-    if tracked.endpoint != 0 || tracked.limit_scope == LimitScope::Node as u8 {
-        leave(&group(tracked.netns_cookie, tracked.cluster, tracked.limit_scope));
+pub(crate) fn limit_key(netns_cookie: u64, cluster: u32, endpoint: u32, scope: u8) -> AccountKey {
+    let node = scope == LimitScope::Node as u8;
+    let each = scope == LimitScope::Endpoint as u8;
+    AccountKey {
+        netns_cookie: if node { 0 } else { netns_cookie },
+        cluster,
+        endpoint: if each { endpoint } else { 0 },
     }
 }
 
-/// One connection fewer.
+/// Takes a place; false: the limit is reached, and nothing was taken.
 #[inline(always)]
-pub(crate) fn leave(key: &AccountKey) {
-    if let Some(account) = maps::known_account(key) {
-        add!(account, active, MINUS_ONE);
+pub(crate) fn reserve(account: *mut Account, max_connections: u32) -> bool {
+    let active = cell!(account, active);
+    if limit::admits(active.add(1), max_connections) {
+        return true;
+    }
+    active.add(MINUS_ONE);
+    false
+}
+
+/// Takes a place whatever the limit says.
+#[inline(always)]
+pub(crate) fn take(account: *mut Account) {
+    cell!(account, active).add(1);
+}
+
+/// Gives a place back.
+#[inline(always)]
+pub(crate) fn release(account: *mut Account) {
+    cell!(account, active).add(MINUS_ONE);
+}
+
+/// The places that are taken.
+#[inline(always)]
+pub(crate) fn active(account: *mut Account) -> u64 {
+    cell!(account, active).get()
+}
+
+/// The next place of the round robin.
+#[inline(always)]
+pub(crate) fn turn(account: *mut Account) -> u32 {
+    cell!(account, cursor).add(1) as u32
+}
+
+/// Counts one on the field of the workload's account for a cluster.
+macro_rules! count_on {
+    ($key:expr, $field:ident) => {
+        if let Some(account) = $crate::maps::account($key) {
+            $crate::books::cell!(account, $field).add(1);
+        }
+    };
+}
+pub(crate) use {cell, count_on};
+
+/// The state of a connection.
+#[inline(always)]
+pub(crate) fn state(tracked: &mut Tracked) -> &Number {
+    // SAFETY: an aligned u64 that is only ever accessed like this once the storage is published.
+    unsafe { Number::at(&raw mut tracked.state) }
+}
+
+/// The account of the connection's endpoint.
+#[inline(always)]
+pub(crate) fn endpoint_key(tracked: &Tracked) -> AccountKey {
+    let Tracked { netns_cookie, cluster, endpoint, .. } = *tracked;
+    AccountKey { netns_cookie, cluster, endpoint }
+}
+
+/// Gives back what the connection holds, unless somebody has; the state that it was in.
+#[inline(always)]
+pub(crate) fn let_go(tracked: &mut Tracked) -> u64 {
+    let taken = state(tracked).exchange(limit::FREE);
+    if limit::releases(taken) {
+        let key = endpoint_key(tracked);
+        let limit = limit_key(key.netns_cookie, key.cluster, key.endpoint, tracked.limit_scope);
+        if let Some(account) = maps::known_account(&key) {
+            release(account);
+        }
+        if limit != key
+            && let Some(account) = maps::known_account(&limit)
+        {
+            release(account);
+        }
+    }
+    taken
+}
+
+/// A failure of the endpoint; how many there are in a row now.
+#[inline(always)]
+pub(crate) fn lengthen_run(tracked: &Tracked) -> u32 {
+    match maps::account(&AccountKey { netns_cookie: 0, ..endpoint_key(tracked) }) {
+        Some(account) => (cell!(account, run).add(1) + 1) as u32,
+        None => 0,
     }
 }
 
-/// Whether this connection is among those that get a line in the access log.
+/// A success of the endpoint.
 #[inline(always)]
-pub(crate) fn is_logged() -> bool {
-    let share = maps::direct_log();
-    share != 0 && (share == u32::MAX || crate::connect::random() < share)
-}
-
-/// A connection was turned away before it had an endpoint.
-#[inline(always)]
-pub(crate) fn refused(tracked: &Tracked, counter: Counter, cause: EventCause) {
-    maps::count(counter);
-    if is_logged() {
-        maps::record(&event(tracked, EventKind::Refused, cause), false);
-    }
-}
-
-/// A record as far as the socket's own memory fills it.
-#[inline(always)]
-pub(crate) fn event(tracked: &Tracked, kind: EventKind, cause: EventCause) -> Event {
-    let now = maps::now_ns();
-    Event {
-        kind: kind as u32,
-        cause: cause as u32,
-        netns_cookie: tracked.netns_cookie,
-        at_ns: now,
-        duration_ns: now.wrapping_sub(tracked.started_ns),
-        received: 0,
-        sent: 0,
-        cluster: tracked.cluster,
-        endpoint: tracked.endpoint,
-        rtt_us: 0,
-        run: 0,
-        source: [0; 16],
-        original: tracked.original,
-        source_port: [0; 2],
-        original_port: tracked.original_port,
-        logged: 1,
-        padding: [0; 3],
+pub(crate) fn end_run(tracked: &Tracked) {
+    if let Some(account) = maps::known_account(&AccountKey { netns_cookie: 0, ..endpoint_key(tracked) }) {
+        let run = cell!(account, run);
+        if run.get() != 0 {
+            run.exchange(0);
+        }
     }
 }

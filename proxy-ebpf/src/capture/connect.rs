@@ -3,18 +3,16 @@
 //! Each context field is read by a volatile access of its own: the verifier accepts no merged ones.
 
 use core::{
-    ffi::c_void,
     mem::{offset_of, size_of},
-    ptr::{addr_of, addr_of_mut, from_mut, null_mut, read_volatile, write_volatile},
+    ptr::{addr_of, addr_of_mut, from_mut, read_volatile, write_volatile},
 };
 
 use aya_ebpf::{
     EbpfContext as _,
     bindings::{bpf_sock_tuple, bpf_sock_tuple__bindgen_ty_1__bindgen_ty_1 as TupleV4},
     helpers::generated::{
-        bpf_get_current_ancestor_cgroup_id, bpf_get_current_cgroup_id, bpf_get_netns_cookie,
-        bpf_get_prandom_u32, bpf_getsockopt, bpf_set_retval, bpf_setsockopt, bpf_sk_lookup_tcp, bpf_sk_release,
-        bpf_skc_to_mptcp_sock,
+        bpf_get_current_ancestor_cgroup_id, bpf_get_current_cgroup_id, bpf_get_netns_cookie, bpf_getsockopt,
+        bpf_set_retval, bpf_setsockopt, bpf_sk_lookup_tcp, bpf_sk_release, bpf_skc_to_mptcp_sock,
     },
     programs::SockAddrContext,
 };
@@ -22,22 +20,33 @@ use proxy_common::{
     Destination,
     direct::{Cluster, Tracked},
 };
-use proxy_ebpf::{v4_mapped, words};
+use proxy_ebpf::{v4_mapped, word, words};
+
+use crate::maps;
 
 const SOCK_STREAM: u32 = 1;
-const IPPROTO_TCP: u32 = 6;
-const SOL_SOCKET: i32 = 1;
-const SOL_TCP: i32 = 6;
-const SO_KEEPALIVE: i32 = 9;
-const SO_MARK: i32 = 36;
+pub(crate) const IPPROTO_TCP: u32 = 6;
+pub(crate) const TCP_USER_TIMEOUT: i32 = 18;
 const TCP_KEEPIDLE: i32 = 4;
 const TCP_KEEPINTVL: i32 = 5;
 const TCP_KEEPCNT: i32 = 6;
-const TCP_USER_TIMEOUT: i32 = 18;
+const SOL_TCP: i32 = IPPROTO_TCP as i32;
+const SOL_SOCKET: i32 = 1;
+const SO_KEEPALIVE: i32 = 9;
+const SO_MARK: i32 = 36;
 const ECONNREFUSED: i32 = 111;
 const BPF_F_CURRENT_NETNS: u64 = u64::MAX;
 /// Deeper cgroups than this do not exist in practice; the verifier wants a bound.
 const CGROUP_DEPTH: i32 = 32;
+
+/// Writes one field of the context.
+macro_rules! set_field {
+    ($connect:expr, $value:expr, $($field:tt)+) => {{
+        let context = $connect.context.sock_addr;
+        // SAFETY: the kernel passes a valid `bpf_sock_addr` and allows writes of this field.
+        unsafe { write_volatile(addr_of_mut!((*context).$($field)+), $value) }
+    }};
+}
 
 /// Reads one field of the context.
 macro_rules! field {
@@ -114,145 +123,97 @@ impl Connect {
     /// Sets the socket's firewall mark; false when the kernel refuses.
     #[inline(always)]
     pub(crate) fn set_mark(&self, mark: u32) -> bool {
-        self.set(SOL_SOCKET, SO_MARK, mark)
-    }
-
-    /// Gives up after `timeout_ms` without an answer, unless the application wants to sooner. Gives what the
-    /// application had set, if that has to be given back.
-    #[inline(always)]
-    pub(crate) fn set_connect_timeout(&self, timeout_ms: u32) -> Option<u32> {
-        let before = self.get(SOL_TCP, TCP_USER_TIMEOUT)?;
-        let sooner = before != 0 && before <= timeout_ms;
-        (!sooner && self.set(SOL_TCP, TCP_USER_TIMEOUT, timeout_ms)).then_some(before)
-    }
-
-    /// Gives the application's TCP_USER_TIMEOUT back.
-    #[inline(always)]
-    pub(crate) fn restore_timeout(&self, timeout_ms: u32) {
-        // The kernel took the same option a moment ago; if it does not now, the socket is no worse than it was.
-        self.set(SOL_TCP, TCP_USER_TIMEOUT, timeout_ms);
-    }
-
-    /// Turns keepalive on, as the cluster wants it; 0 leaves what the system says.
-    #[inline(always)]
-    pub(crate) fn set_keepalive(&self, cluster: &Cluster) {
-        // An option that the kernel does not take leaves the system's value in force, as 0 does.
-        self.set(SOL_SOCKET, SO_KEEPALIVE, 1);
-        if cluster.keepalive_idle_s != 0 {
-            self.set(SOL_TCP, TCP_KEEPIDLE, cluster.keepalive_idle_s);
-        }
-        if cluster.keepalive_interval_s != 0 {
-            self.set(SOL_TCP, TCP_KEEPINTVL, cluster.keepalive_interval_s);
-        }
-        if cluster.keepalive_probes != 0 {
-            self.set(SOL_TCP, TCP_KEEPCNT, cluster.keepalive_probes);
-        }
+        self.set_option(SOL_SOCKET, SO_MARK, mark)
     }
 
     #[inline(always)]
-    fn set(&self, level: i32, option: i32, mut value: u32) -> bool {
+    fn set_option(&self, level: i32, name: i32, mut value: u32) -> bool {
         let length = size_of::<u32>() as i32;
         // SAFETY: the value is four initialised bytes on the stack and outlives the call.
-        unsafe {
-            bpf_setsockopt(self.context.as_ptr(), level, option, from_mut(&mut value).cast(), length) == 0
+        unsafe { bpf_setsockopt(self.context.as_ptr(), level, name, from_mut(&mut value).cast(), length) == 0 }
+    }
+
+    /// Bounds the connect in time, unless the application's own bound is tighter; the application's own.
+    #[inline(always)]
+    pub(crate) fn bound(&self, milliseconds: u32) -> Option<u32> {
+        let mut theirs = 0_u32;
+        let length = size_of::<u32>() as i32;
+        // SAFETY: the value is four initialised bytes on the stack and outlives the call.
+        let status = unsafe {
+            bpf_getsockopt(
+                self.context.as_ptr(),
+                SOL_TCP,
+                TCP_USER_TIMEOUT,
+                from_mut(&mut theirs).cast(),
+                length,
+            )
+        };
+        // A kernel that cannot tell: nearly nobody sets it.
+        let theirs = if status == 0 { theirs } else { 0 };
+        if theirs != 0 && theirs < milliseconds {
+            return None;
+        }
+        self.set_option(SOL_TCP, TCP_USER_TIMEOUT, milliseconds).then_some(theirs)
+    }
+
+    /// Gives the application's own bound back.
+    #[inline(always)]
+    pub(crate) fn unbound(&self, theirs: u32) {
+        self.set_option(SOL_TCP, TCP_USER_TIMEOUT, theirs);
+    }
+
+    /// Sets what `tcpKeepalive` asks for. A kernel that refuses keeps its own ways: no connect fails for that.
+    #[inline(always)]
+    pub(crate) fn keep_alive(&self, cluster: &Cluster) {
+        if cluster.flags & Cluster::KEEPALIVE == 0 {
+            return;
+        }
+        self.set_option(SOL_SOCKET, SO_KEEPALIVE, 1);
+        if cluster.keepalive_idle_s != 0 {
+            self.set_option(SOL_TCP, TCP_KEEPIDLE, cluster.keepalive_idle_s);
+        }
+        if cluster.keepalive_interval_s != 0 {
+            self.set_option(SOL_TCP, TCP_KEEPINTVL, cluster.keepalive_interval_s);
+        }
+        if cluster.keepalive_probes != 0 {
+            self.set_option(SOL_TCP, TCP_KEEPCNT, cluster.keepalive_probes);
         }
     }
 
+    /// What the socket remembers of an earlier connect.
     #[inline(always)]
-    fn get(&self, level: i32, option: i32) -> Option<u32> {
-        let mut value = 0_u32;
-        let length = size_of::<u32>() as i32;
-        // SAFETY: the value is four bytes on the stack and outlives the call.
-        let status =
-            unsafe { bpf_getsockopt(self.context.as_ptr(), level, option, from_mut(&mut value).cast(), length) };
-        (status == 0).then_some(value)
+    pub(crate) fn tracked(&self) -> Option<&'static mut Tracked> {
+        let socket = field!(self, __bindgen_anon_1.sk);
+        if socket.is_null() { None } else { maps::tracked(socket.cast()) }
     }
 
-    /// What the socket remembers; null: nothing.
+    /// What the socket remembers from now on.
     #[inline(always)]
-    pub(crate) fn tracked(&self) -> *mut Tracked {
-        // SAFETY: the socket is this context's.
-        unsafe { crate::maps::tracked(self.socket()) }
+    pub(crate) fn track(&self) -> Option<&'static mut Tracked> {
+        let socket = field!(self, __bindgen_anon_1.sk);
+        if socket.is_null() { None } else { maps::track(socket.cast()) }
     }
 
-    /// The same, made if need be; null: there is no memory.
-    #[inline(always)]
-    pub(crate) fn track(&self) -> *mut Tracked {
-        // SAFETY: the socket is this context's.
-        unsafe { crate::maps::track(self.socket()) }
-    }
-
-    /// Whether the socket is a part of an MPTCP connection: then its owner never lets go of it by itself.
+    /// Whether the socket is a subflow of MPTCP, of whose end before its first SYN nobody is told.
     #[inline(always)]
     pub(crate) fn is_mptcp(&self) -> bool {
-        // SAFETY: the socket is this context's; what comes back is only compared with null.
-        unsafe { bpf_skc_to_mptcp_sock(self.socket()) != null_mut() }
-    }
-
-    #[inline(always)]
-    fn socket(&self) -> *mut c_void {
-        field!(self, __bindgen_anon_1.sk).cast()
-    }
-
-    /// The IPv4 address that the socket is bound to; 0: none.
-    #[inline(always)]
-    pub(crate) fn bound4(&self) -> u32 {
         let socket = field!(self, __bindgen_anon_1.sk);
-        if socket.is_null() {
-            return 0;
-        }
-        // SAFETY: not null, and the kernel allows reads of a full socket's address.
-        unsafe { read_volatile(addr_of!((*socket).src_ip4)) }
+        // SAFETY: not null, a socket of the kernel's; the answer is only compared with null.
+        !socket.is_null() && !unsafe { bpf_skc_to_mptcp_sock(socket.cast()) }.is_null()
     }
 
-    /// The IPv6 address that the socket is bound to; zeros: none.
+    /// Makes the kernel connect there, or `getpeername` say so. A v4-mapped address stays mapped.
     #[inline(always)]
-    pub(crate) fn bound6(&self) -> [u32; 4] {
-        let socket = field!(self, __bindgen_anon_1.sk);
-        if socket.is_null() {
-            return [0; 4];
+    pub(crate) fn go_to(&self, to: &Destination, v4_only: bool) {
+        if v4_only {
+            set_field!(self, word(&to.address, 3), user_ip4);
+        } else {
+            set_field!(self, word(&to.address, 0), user_ip6[0]);
+            set_field!(self, word(&to.address, 1), user_ip6[1]);
+            set_field!(self, word(&to.address, 2), user_ip6[2]);
+            set_field!(self, word(&to.address, 3), user_ip6[3]);
         }
-        // SAFETY: not null, and the kernel allows reads of a full socket's address, word by word.
-        unsafe {
-            [
-                read_volatile(addr_of!((*socket).src_ip6[0])),
-                read_volatile(addr_of!((*socket).src_ip6[1])),
-                read_volatile(addr_of!((*socket).src_ip6[2])),
-                read_volatile(addr_of!((*socket).src_ip6[3])),
-            ]
-        }
-    }
-
-    /// Puts another IPv4 address in the place of the one that the call names.
-    #[inline(always)]
-    pub(crate) fn write4(&self, address: &[u8; 16], port: [u8; 2]) {
-        let context = self.context.sock_addr;
-        let word = u32::from_ne_bytes([address[12], address[13], address[14], address[15]]);
-        // SAFETY: the kernel passes a valid `bpf_sock_addr` and allows writes of these fields.
-        unsafe { write_volatile(addr_of_mut!((*context).user_ip4), word) };
-        self.write_port(port);
-    }
-
-    /// Puts another IPv6 address, or a v4-mapped one, in the place of the one that the call names.
-    #[inline(always)]
-    pub(crate) fn write6(&self, a: &[u8; 16], port: [u8; 2]) {
-        let context = self.context.sock_addr;
-        // SAFETY: the kernel passes a valid `bpf_sock_addr` and allows writes of these fields, word by word.
-        unsafe {
-            write_volatile(addr_of_mut!((*context).user_ip6[0]), u32::from_ne_bytes([a[0], a[1], a[2], a[3]]));
-            write_volatile(addr_of_mut!((*context).user_ip6[1]), u32::from_ne_bytes([a[4], a[5], a[6], a[7]]));
-            write_volatile(addr_of_mut!((*context).user_ip6[2]), u32::from_ne_bytes([a[8], a[9], a[10], a[11]]));
-            write_volatile(addr_of_mut!((*context).user_ip6[3]), u32::from_ne_bytes([a[12], a[13], a[14], a[15]]));
-        }
-        self.write_port(port);
-    }
-
-    #[inline(always)]
-    fn write_port(&self, port: [u8; 2]) {
-        let context = self.context.sock_addr;
-        let word = u32::from(u16::from_ne_bytes(port));
-        // SAFETY: as above.
-        unsafe { write_volatile(addr_of_mut!((*context).user_port), word) };
+        set_field!(self, u32::from(u16::from_ne_bytes(to.port)), user_port);
     }
 
     /// Makes `connect()` fail with ECONNREFUSED once the program returns 0; a bare 0 would say EPERM.
@@ -293,13 +254,6 @@ impl Connect {
         }
         true
     }
-}
-
-/// A uniform random number.
-#[inline(always)]
-pub(crate) fn random() -> u32 {
-    // SAFETY: no argument.
-    unsafe { bpf_get_prandom_u32() }
 }
 
 /// Whether the calling task is in the cgroup `id`, itself and not below it.

@@ -1,35 +1,41 @@
-//! `capture`: every `connect()` below the cgroups it is attached to asks here what becomes of it, and every socket that
-//! was sent somewhere says here how it ended.
+//! Every `connect()` below the cgroups that these programs are attached to asks here where it goes: its own way, to the
+//! daemon, or to an endpoint that is drawn here. `sock_ops` and `sock_release` see how the latter end.
 //!
 //! A connection that the daemon gets keeps its destination and carries a firewall mark; a routing rule of its network
-//! namespace turns marked packets to `lo`, where `deliver` takes them. A connection that the kernel routes by itself
-//! gets another destination, and `getpeername` goes on showing the one it asked for.
+//! namespace turns marked packets to `lo`, where `deliver` takes them. One that goes to an endpoint is an ordinary
+//! connection from there on: no byte of it passes through anything of ours.
 
 #![no_std]
 #![no_main]
+// Atomic instructions have no other name yet: see `atomic`.
 #![feature(asm_experimental_arch)]
 
 mod atomic;
 mod books;
 mod connect;
 mod direct;
+mod ends;
 mod maps;
-mod peer;
-mod socket;
+mod records;
+mod watch;
 
 use aya_ebpf::{
     macros::{cgroup_sock, cgroup_sock_addr, sock_ops},
     programs::{SockAddrContext, SockContext, SockOpsContext},
 };
 use aya_log_ebpf::debug;
+
 use proxy_common::{
-    Counter, Destination, FailurePolicy, ListenerKey, Verdict, Workload, direct::Listener, is_loopback,
+    Counter, Destination, FailurePolicy, Verdict, Workload,
+    direct::{EventCause, Tracked},
+    limit,
 };
-use proxy_ebpf::{v4_mapped, words};
+use proxy_ebpf::is_v4_mapped;
 
 use crate::{
     connect::{Connect, below_cgroup, in_cgroup},
-    direct::Outcome,
+    direct::{Dial, Outcome},
+    ends::Source,
 };
 
 /// What `connect()` goes on with, and what makes it fail with the error that was set.
@@ -42,17 +48,9 @@ pub fn connect4(context: SockAddrContext) -> i32 {
     let connect = Connect::new(context);
     let netns_cookie = connect.netns_cookie();
     let Some(workload) = maps::workload(netns_cookie) else { return PROCEED };
-    let destination = connect.destination4();
-    match decide(&connect, workload, &destination, |connect| connect.listens4(workload.port4)) {
-        Decision::Done(verdict) => verdict,
-        Decision::Direct(listener) => {
-            let outcome = direct::route(&connect, netns_cookie, listener, &destination, || {
-                let bound = connect.bound4();
-                if bound == 0 { workload.source4 } else { v4_mapped(bound) }
-            });
-            directed(&connect, workload, outcome, |address, port| connect.write4(address, port))
-        }
-    }
+    let destination = &connect.destination4();
+    let dial = Dial { connect: &connect, netns_cookie, workload, destination, v4_only: true };
+    decide(&dial, |connect| connect.listens4(workload.port4))
 }
 
 /// An IPv6 socket connects, perhaps to a v4-mapped address: then IPv4 packets leave, and the IPv4 listener counts.
@@ -61,145 +59,93 @@ pub fn connect6(context: SockAddrContext) -> i32 {
     let connect = Connect::new(context);
     let netns_cookie = connect.netns_cookie();
     let Some(workload) = maps::workload(netns_cookie) else { return PROCEED };
-    let destination = connect.destination6();
-    let is_v4 = is_v4_mapped(&destination);
-    let listens = |connect: &Connect| {
-        if is_v4 { connect.listens4(workload.port4) } else { connect.listens6(workload.port6) }
-    };
-    match decide(&connect, workload, &destination, listens) {
-        Decision::Done(verdict) => verdict,
-        Decision::Direct(listener) => {
-            let outcome = direct::route(&connect, netns_cookie, listener, &destination, || {
-                let bound = connect.bound6();
-                match (bound == [0; 4], is_v4) {
-                    (false, _) => words(bound),
-                    (true, true) => workload.source4,
-                    (true, false) => workload.source6,
-                }
-            });
-            directed(&connect, workload, outcome, |address, port| connect.write6(address, port))
+    let destination = &connect.destination6();
+    let dial = Dial { connect: &connect, netns_cookie, workload, destination, v4_only: false };
+    decide(&dial, |connect| {
+        if is_v4_mapped(&destination.address) {
+            connect.listens4(workload.port4)
+        } else {
+            connect.listens6(workload.port6)
         }
-    }
+    })
 }
 
-/// `getpeername()` of an IPv4 socket.
+/// An IPv4 socket is asked for its peer.
 #[cgroup_sock_addr(getpeername4)]
 pub fn getpeername4(context: SockAddrContext) -> i32 {
-    peer::show4(&Connect::new(context));
+    let connect = Connect::new(context);
+    if let Some(tracked) = connect.tracked() {
+        show_original(&connect, tracked, &connect.destination4(), true);
+    }
     PROCEED
 }
 
-/// `getpeername()` of an IPv6 socket.
+/// An IPv6 socket is asked for its peer.
 #[cgroup_sock_addr(getpeername6)]
 pub fn getpeername6(context: SockAddrContext) -> i32 {
-    peer::show6(&Connect::new(context));
+    let connect = Connect::new(context);
+    if let Some(tracked) = connect.tracked() {
+        show_original(&connect, tracked, &connect.destination6(), false);
+    }
     PROCEED
 }
 
-/// Something happened to a TCP socket.
+/// Something happened to a socket.
 #[sock_ops]
-pub fn sock_event(context: SockOpsContext) -> u32 {
-    socket::happened(context.ops);
-    PROCEED as u32
+pub fn sock_ops(context: SockOpsContext) -> u32 {
+    watch::happened(&context);
+    1
 }
 
 /// The last descriptor of a socket is closed.
 #[cgroup_sock(sock_release)]
 pub fn sock_release(context: SockContext) -> i32 {
-    socket::let_go(context.sock);
+    if let Some(tracked) = maps::tracked(context.sock.cast()) {
+        ends::abandoned(tracked);
+    }
     PROCEED
 }
 
-/// What is known before a direct listener's endpoint is drawn.
-enum Decision {
-    /// All is decided.
-    Done(i32),
-    /// The listener's arms decide.
-    Direct(&'static Listener),
+/// The peer is whom the application dialled.
+#[inline(always)]
+fn show_original(connect: &Connect, tracked: &Tracked, peer: &Destination, v4_only: bool) {
+    // Another peer is that of a connect that nobody told us of.
+    let is_ours = peer.address == tracked.endpoint_address && peer.port == tracked.endpoint_port;
+    if tracked.flags & Tracked::REWRITTEN != 0 && is_ours {
+        connect.go_to(&Destination { address: tracked.original, port: tracked.original_port }, v4_only);
+    }
 }
 
 /// The verdict on one connect of a workload's namespace. `listens` is the liveness guard.
 #[inline(always)]
-fn decide(
-    connect: &Connect,
-    workload: &Workload,
-    destination: &Destination,
-    listens: impl FnOnce(&Connect) -> bool,
-) -> Decision {
+fn decide(dial: &Dial<'_>, listens: impl FnOnce(&Connect) -> bool) -> i32 {
+    let Dial { connect, workload, destination, .. } = *dial;
     if !connect.is_tcp() || !is_captured(workload) {
-        return Decision::Done(pass(connect, workload));
+        return pass(connect, workload);
     }
-    direct::settle(connect);
-    let Some(listener) = listener(workload.scope, destination) else {
+    if let Some(tracked) = connect.tracked() {
+        if is_routed(tracked, destination) {
+            return PROCEED;
+        }
+        settle(connect, tracked);
+    }
+    let Some(listener) = maps::listener(workload.scope, destination) else {
         maps::count(Counter::Passed);
-        return Decision::Done(pass(connect, workload));
+        return pass(connect, workload);
     };
-    let verdict = listener.verdict;
-    Decision::Done(if verdict == Verdict::Direct as u32 {
-        if !maps::is_lease_over(maps::now_ns()) {
-            return Decision::Direct(listener);
-        }
-        fail(connect, workload, Counter::LeaseExpired)
-    } else if verdict == Verdict::Pass as u32 {
-        pass(connect, workload)
-    } else if verdict == Verdict::Refuse as u32 {
-        refuse(connect)
-    } else if listens(connect) {
-        steer(connect, workload, destination)
-    } else {
-        absent(connect, workload, destination)
-    })
-}
-
-/// The listener of `destination` for workloads of `scope`: the scope's own before everybody's, exact before the longest
-/// prefix. A loopback destination is only ever claimed exactly: `0.0.0.0/0` is not meant to take a workload's own
-/// servers away.
-#[inline(always)]
-fn listener(scope: u32, destination: &Destination) -> Option<&'static Listener> {
-    let key = |scope: u32| ListenerKey {
-        scope: scope.to_be_bytes(),
-        port: destination.port,
-        address: destination.address,
-    };
-    if scope != 0
-        && let Some(own) = maps::listener(&key(scope))
-    {
-        return Some(own);
-    }
-    if let Some(everybodys) = maps::listener(&key(0)) {
-        return Some(everybodys);
-    }
-    if is_loopback(&destination.address) {
-        return None;
-    }
-    let everybodys = maps::range(&key(0));
-    let own = if scope == 0 { None } else { maps::range(&key(scope)) };
-    match (own, everybodys) {
-        (Some(own), Some(other)) => Some(if own.bits >= other.bits { own } else { other }),
-        (own, everybodys) => own.or(everybodys),
-    }
-}
-
-/// A direct listener's connection goes on.
-#[inline(always)]
-fn directed(
-    connect: &Connect,
-    workload: &Workload,
-    outcome: Outcome,
-    write: impl FnOnce(&[u8; 16], [u8; 2]),
-) -> i32 {
-    match outcome {
-        Outcome::Original => {
-            maps::count(Counter::Direct);
-            pass(connect, workload)
-        }
-        Outcome::Endpoint(address, port) => {
-            maps::count(Counter::Direct);
-            write(&address, port);
-            pass(connect, workload)
-        }
-        Outcome::Refused => refuse(connect),
-        Outcome::Undecided(why) => fail(connect, workload, why),
+    match listener.verdict {
+        verdict if verdict == Verdict::Direct as u32 => match dial.route(listener) {
+            Outcome::Routed => pass(connect, workload),
+            Outcome::Refused => refuse(connect),
+            Outcome::Failed(counter) => {
+                maps::count(counter);
+                give_up(connect, workload)
+            }
+        },
+        verdict if verdict == Verdict::Pass as u32 => pass(connect, workload),
+        verdict if verdict == Verdict::Refuse as u32 => refuse(connect),
+        _ if listens(connect) => steer(connect, workload, destination),
+        _ => fail(connect, workload, destination),
     }
 }
 
@@ -207,6 +153,26 @@ fn directed(
 #[inline(always)]
 fn is_captured(workload: &Workload) -> bool {
     !in_cgroup(maps::own_cgroup()) && (workload.cgroup_id == 0 || below_cgroup(workload.cgroup_id))
+}
+
+/// Whether this very connect was routed a moment ago, by the same program attached further down.
+#[inline(always)]
+fn is_routed(tracked: &mut Tracked, destination: &Destination) -> bool {
+    books::state(tracked).get() == limit::RESERVED
+        && tracked.endpoint_address == destination.address
+        && tracked.endpoint_port == destination.port
+}
+
+/// The socket connects again: an earlier attempt must not count any longer, nor show.
+#[inline(always)]
+fn settle(connect: &Connect, tracked: &mut Tracked) {
+    if limit::releases(books::let_go(tracked)) {
+        ends::failed(tracked, EventCause::Unknown, false, Source::default());
+    }
+    if tracked.flags & Tracked::TIMEOUT_SET != 0 {
+        connect.unbound(tracked.user_timeout_ms);
+    }
+    tracked.flags = 0;
 }
 
 /// The daemon gets the connection.
@@ -241,21 +207,20 @@ fn refuse(connect: &Connect) -> i32 {
 
 /// Nobody listens: the daemon is gone.
 #[inline(always)]
-fn absent(connect: &Connect, workload: &Workload, destination: &Destination) -> i32 {
+fn fail(connect: &Connect, workload: &Workload, destination: &Destination) -> i32 {
     debug!(
         connect.context(),
         "no daemon for {:i}:{}",
         destination.address,
         u16::from_be_bytes(destination.port)
     );
-    let counter = if is_closed(workload) { Counter::FailedClosed } else { Counter::FailedOpen };
-    fail(connect, workload, counter)
+    maps::count(if is_closed(workload) { Counter::FailedClosed } else { Counter::FailedOpen });
+    give_up(connect, workload)
 }
 
-/// What a listener promises cannot be had, for the reason that `counter` counts: the failure policy decides.
+/// We cannot do what the rules say: the workload's failure policy decides.
 #[inline(always)]
-fn fail(connect: &Connect, workload: &Workload, counter: Counter) -> i32 {
-    maps::count(counter);
+fn give_up(connect: &Connect, workload: &Workload) -> i32 {
     if is_closed(workload) { refuse(connect) } else { pass(connect, workload) }
 }
 
@@ -273,11 +238,6 @@ fn mark_failed(connect: &Connect, workload: &Workload) -> i32 {
 #[inline(always)]
 fn is_closed(workload: &Workload) -> bool {
     workload.failure_policy == FailurePolicy::Closed as u8
-}
-
-#[inline(always)]
-fn is_v4_mapped(destination: &Destination) -> bool {
-    destination.address.starts_with(&[0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff])
 }
 
 #[panic_handler]

@@ -63,13 +63,12 @@ impl Control {
         metrics.register(Box::new(connects.clone()));
         let access_log = start::access_log(&settings, metrics.clone())?;
         let workers = start::workers(&settings, snapshot.clone(), metrics.clone(), access_log.clone())?;
-        let adopted = settings.pins() && start::has_pins(&settings);
         let kernel = Kernel::load(&start::kernel(&settings, cgroups)?)?;
         let direct = Direct::new(&metrics, snapshot.clone(), access_log.clone(), settings.lease);
         Ok(Self {
             started: Instant::now(),
             ready: false,
-            adopted,
+            adopted: kernel.is_adopted(),
             opened: false,
             resources: Resources::new(start::istio(&settings), snapshot.clone()),
             gateways: Gateways::new(settings.gateway_labels()),

@@ -1,7 +1,7 @@
 //! From settings to what each room is started with.
 
 use std::{
-    fs::{self, OpenOptions},
+    fs::OpenOptions,
     io::{self, Write},
     path::PathBuf,
     sync::Arc,
@@ -11,7 +11,6 @@ use std::{
 
 use anyhow::Context as _;
 use arc_swap::ArcSwap;
-use proxy_common::direct::LAYOUT;
 use proxy_traffic::{Cluster, Snapshot, istio};
 
 use super::{cgroups::Cgroups, workloads::Places};
@@ -69,27 +68,15 @@ pub(super) fn kernel(settings: &Settings, cgroups: &Cgroups) -> anyhow::Result<K
         claims: settings.max_listeners,
         endpoints: settings.max_endpoints,
         lease: settings.lease,
+        direct_log_percent: if settings.access_log == "off" { 0 } else { settings.direct_log },
         pin: settings.pins().then(|| pin_folder(settings)),
         log: settings.bpf_log,
-        direct_log: direct_log(settings),
     })
-}
-
-/// The share of direct connections that the kernel tells of one by one, of `u32::MAX`: those that get a line.
-fn direct_log(settings: &Settings) -> u32 {
-    let percent = if settings.access_log == "off" { 0 } else { u64::from(settings.direct_log) };
-    u32::try_from(u64::from(u32::MAX) * percent / 100).unwrap_or(u32::MAX)
 }
 
 /// Where links are pinned that must outlive a killed daemon.
 fn pin_folder(settings: &Settings) -> PathBuf {
     settings.run_dir.join("pins")
-}
-
-/// Whether an earlier daemon left tables of the same layout.
-pub(super) fn has_pins(settings: &Settings) -> bool {
-    let folder = fs::read_dir(pin_folder(settings).join(format!("v{LAYOUT}")));
-    folder.is_ok_and(|mut pins| pins.next().is_some())
 }
 
 /// What all workloads have in common. Routing table and rule share their number.

@@ -65,7 +65,7 @@ fn datapath(settings: &Settings) -> String {
 
 fn pins(control: &Control) -> Pins {
     let adopted = control.adopted;
-    let folder = control.settings.run_dir.join(format!("pins/v{LAYOUT}"));
+    let folder = control.settings.run_dir.join("pins");
     // When a pin cannot be looked at, this daemon is what is known of its age.
     let age_seconds = oldest(&folder).unwrap_or_else(|| control.started.elapsed().as_secs());
     Pins { layout: LAYOUT, adopted, age_seconds }

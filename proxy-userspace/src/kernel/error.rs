@@ -30,16 +30,6 @@ pub enum Error {
         /// The kernel's words.
         source: ProgramError,
     },
-    /// A program could not be put on its hook.
-    #[error("{doing} {path}: {source}", path = path.display())]
-    Attach {
-        /// Which program.
-        doing: String,
-        /// The cgroup.
-        path: PathBuf,
-        /// The kernel's words.
-        source: io::Error,
-    },
     /// An embedded object lacks something: it does not belong to this binary.
     #[error("the embedded kernel programs have no `{0}`: build the binary again")]
     Missing(&'static str),

@@ -1,49 +1,52 @@
-//! Which cgroups the programs of `capture` are attached to.
+//! Which cgroups the connect programs are attached to.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    ffi::CString,
     fs::{self, File},
     io,
     os::{
-        fd::{AsFd as _, OwnedFd},
+        fd::{AsFd as _, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd},
         linux::fs::MetadataExt as _,
+        unix::ffi::OsStrExt as _,
     },
     path::{Path, PathBuf},
 };
 
-use aya::Ebpf;
-
-use super::{
-    error::Error,
-    objects::{self, PROGRAMS, Program},
-    pins::PinFolder,
-    sys,
+use aya::{
+    Ebpf,
+    programs::{
+        CgroupAttachMode, Program, ProgramError,
+        links::{FdLink, PinnedLink},
+    },
 };
+use nix::libc;
+
+use super::{error::Error, objects::PROGRAMS, pins::PinFolder};
 
 /// The links in force, by cgroup.
 pub(super) struct Links {
     attached: BTreeMap<PathBuf, Attached>,
     pins: Option<PinFolder>,
-    /// Whether anything of ours was ever in place.
-    began: bool,
 }
 
-/// The links of all programs to one cgroup. A cgroup that was removed and made again is another one.
+/// The links of all programs to one cgroup, last attached first. A cgroup that was removed and made again is another
+/// one.
 struct Attached {
     inode: u64,
-    /// In the order of [`PROGRAMS`]: those that route come last, and go first.
-    links: Vec<Link>,
+    links: Vec<Held>,
 }
 
-/// One link: it goes with the process, unless it is pinned.
-struct Link {
-    _fd: OwnedFd,
-    pin: Option<PathBuf>,
+enum Held {
+    /// Goes with the process.
+    Plain { _link: FdLink },
+    /// Stays until it is unpinned.
+    Pinned(PinnedLink),
 }
 
 impl Links {
     pub(super) fn new(pins: Option<PinFolder>) -> Self {
-        Self { attached: BTreeMap::new(), pins, began: false }
+        Self { attached: BTreeMap::new(), pins }
     }
 
     /// Whether an earlier daemon's pins were taken over.
@@ -51,71 +54,90 @@ impl Links {
         self.pins.as_ref().is_some_and(PinFolder::is_adopted)
     }
 
-    /// Attaches what is missing, then lets go what is not wanted, then drops what an earlier daemon left and nobody
-    /// took over.
-    pub(super) fn set(&mut self, capture: &Ebpf, wanted: &BTreeSet<PathBuf>) -> Result<(), Error> {
+    /// Attaches what is missing, then lets go what is not wanted, then drops pins of an earlier daemon.
+    pub(super) fn set(&mut self, capture: &mut Ebpf, wanted: &BTreeSet<PathBuf>) -> Result<(), Error> {
         for path in wanted {
             self.ensure(capture, path)?;
         }
-        self.began = true;
         let unwanted: Vec<_> = self.attached.keys().filter(|path| !wanted.contains(*path)).cloned().collect();
         for path in unwanted {
             self.attached.remove(&path).map_or(Ok(()), Attached::let_go)?;
         }
-        let Some(pins) = &mut self.pins else { return Ok(()) };
-        let held = self.attached.values().flat_map(|attached| &attached.links);
-        pins.keep_only(&held.filter_map(|link| link.pin.as_deref()).collect())
+        self.pins.as_mut().map_or(Ok(()), PinFolder::drop_leftovers)
     }
 
     /// Lets everything go, pins and their folder included. What a killed daemon left stays when nothing of ours ever
     /// took its place: a start that failed must not let pass what was refused before.
     pub(super) fn close(mut self) -> Result<(), Error> {
         let mut outcome = Ok(());
-        let (began, pins) = (self.began, self.pins.take());
-        if !began && pins.as_ref().is_some_and(PinFolder::has_leftovers) {
-            return Ok(());
-        }
         for attached in std::mem::take(&mut self.attached).into_values() {
             let released = attached.let_go();
             outcome = outcome.and(released);
         }
+        let pins = self.pins.filter(|pins| !pins.has_leftovers());
         let removed = pins.map_or(Ok(()), PinFolder::remove);
         outcome.and(removed)
     }
 
-    fn ensure(&mut self, capture: &Ebpf, path: &Path) -> Result<(), Error> {
+    fn ensure(&mut self, capture: &mut Ebpf, path: &Path) -> Result<(), Error> {
         let cgroup = File::open(path).map_err(Error::file("opening the cgroup", path))?;
         let inode = cgroup.metadata().map_err(Error::file("looking at the cgroup", path))?.st_ino();
         if self.attached.get(path).is_some_and(|attached| attached.inode == inode) {
             return Ok(());
         }
         let mut fresh = Attached { inode, links: Vec::new() };
-        for program in PROGRAMS {
-            let pin = self.pins.as_ref().map(|pins| pins.link(program.name, inode));
-            match hold(capture, program, &cgroup, pin) {
-                Ok(link) => fresh.links.push(link),
-                Err(source) => {
+        for name in PROGRAMS {
+            match self.hold(capture, name, path, &cgroup, inode) {
+                Ok(link) => fresh.links.insert(0, link),
+                Err(error) => {
                     // The first error is the one to tell; half a capture is worse than none.
                     let _ = fresh.let_go();
-                    let doing = format!("attaching {} to", program.name);
-                    return Err(Error::Attach { doing, path: path.to_owned(), source });
+                    return Err(error);
                 }
             }
         }
         let old = self.attached.insert(path.to_owned(), fresh);
         old.map_or(Ok(()), Attached::let_go)
     }
+
+    fn hold(
+        &mut self,
+        capture: &mut Ebpf,
+        name: &'static str,
+        path: &Path,
+        cgroup: &File,
+        inode: u64,
+    ) -> Result<Held, Error> {
+        let program = capture.program_mut(name).ok_or(Error::Missing(name))?;
+        let failed =
+            |source| Error::Program { doing: format!("attaching to {}:", path.display()), name, source };
+        let Some(pins) = &mut self.pins else {
+            return attach(program, cgroup).map(|link| Held::Plain { _link: link }).map_err(failed);
+        };
+        let pin = pins.link(name, inode);
+        if let Some(link) = replace(program, &pin).map_err(Error::file("replacing the program at", &pin))? {
+            pins.adopt(&pin);
+            return Ok(Held::Pinned(link));
+        }
+        let link = attach(program, cgroup).map_err(failed)?;
+        let pinned = link.pin(&pin);
+        pinned.map(Held::Pinned).map_err(|error| Error::File {
+            doing: "pinning a link at",
+            path: pin,
+            source: io::Error::other(error.to_string()),
+        })
+    }
 }
 
 impl Attached {
-    /// Links go by being dropped, the last one first; pins that somebody has removed are no matter.
+    /// Plain links go by being dropped, and so do those whose pin somebody has removed.
     fn let_go(self) -> Result<(), Error> {
         let mut outcome = Ok(());
-        for link in self.links.into_iter().rev() {
-            let Some(pin) = link.pin else { continue };
-            match fs::remove_file(&pin) {
+        for link in self.links {
+            let Held::Pinned(pinned) = link else { continue };
+            match pinned.unpin() {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                    outcome = outcome.and(Err(Error::file("unpinning", &pin)(error)));
+                    outcome = outcome.and(Err(Error::file("unpinning", "a link")(error)));
                 }
                 _ => {}
             }
@@ -124,21 +146,66 @@ impl Attached {
     }
 }
 
-/// The program's link to the cgroup: an earlier daemon's with our program put behind it, else a new one.
-fn hold(capture: &Ebpf, program: Program, cgroup: &File, pin: Option<PathBuf>) -> io::Result<Link> {
-    let code = objects::descriptor(capture, program.name)?;
-    if let Some(pin) = &pin
-        && let Ok(link) = sys::pinned(pin)
-    {
-        if sys::exchange(link.as_fd(), code).is_ok() {
-            return Ok(Link { _fd: link, pin: Some(pin.clone()) });
+/// Links never take `AllowMultiple`: they always stand beside other people's.
+fn attach(program: &mut Program, cgroup: &File) -> Result<FdLink, ProgramError> {
+    let mode = CgroupAttachMode::Single;
+    let link = match program {
+        Program::CgroupSockAddr(program) => {
+            program.attach(cgroup, mode).and_then(|link| program.take_link(link)).map(FdLink::try_from)
         }
-        // Its cgroup was removed, and this one has got the same number.
-        fs::remove_file(pin)?;
+        Program::CgroupSock(program) => {
+            program.attach(cgroup, mode).and_then(|link| program.take_link(link)).map(FdLink::try_from)
+        }
+        Program::SockOps(program) => {
+            program.attach(cgroup, mode).and_then(|link| program.take_link(link)).map(FdLink::try_from)
+        }
+        _ => return Err(ProgramError::UnexpectedProgramType),
+    };
+    // Kernels that have no links are too old for us in other ways.
+    link?.map_err(|_| ProgramError::NotAttached)
+}
+
+const BPF_OBJ_GET: libc::c_int = 7;
+const BPF_LINK_UPDATE: libc::c_int = 29;
+
+/// Puts `program` in the place of the one behind a pinned link, without a moment in which there is none. `None`: there is
+/// no such link, or its cgroup is gone.
+fn replace(program: &Program, pin: &Path) -> io::Result<Option<PinnedLink>> {
+    let Some(link) = open(pin)? else { return Ok(None) };
+    let program = program.fd().map_err(io::Error::other)?;
+    match update(link.as_fd(), program.as_fd()) {
+        Err(error) if error.raw_os_error() == Some(libc::ENOLINK) => {
+            fs::remove_file(pin)?;
+            Ok(None)
+        }
+        Err(error) => Err(error),
+        Ok(()) => PinnedLink::from_pin(pin).map(Some).map_err(io::Error::other),
     }
-    let link = sys::link(code, cgroup.as_fd(), program.hook)?;
-    if let Some(pin) = &pin {
-        sys::pin(link.as_fd(), pin)?;
+}
+
+fn open(pin: &Path) -> io::Result<Option<OwnedFd>> {
+    let path = CString::new(pin.as_os_str().as_bytes())?;
+    // `union bpf_attr`: the path's address, then two words of zeros.
+    let attributes = [path.as_ptr() as u64, 0];
+    // SAFETY: the kernel reads these attributes and the path, and gives a new descriptor or -1.
+    let status =
+        unsafe { libc::syscall(libc::SYS_bpf, BPF_OBJ_GET, attributes.as_ptr(), size_of_val(&attributes)) };
+    match i32::try_from(status) {
+        // SAFETY: the descriptor is new, so nobody else owns it.
+        Ok(fd @ 0..) => Ok(Some(unsafe { OwnedFd::from_raw_fd(fd) })),
+        _ => match io::Error::last_os_error() {
+            error if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            error => Err(error),
+        },
     }
-    Ok(Link { _fd: link, pin })
+}
+
+fn update(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::Result<()> {
+    // `union bpf_attr`: link, program, flags, and a program that is expected there (not asked for).
+    let attributes = [link.as_raw_fd(), program.as_raw_fd(), 0, 0];
+    // SAFETY: the kernel reads these attributes.
+    let status = unsafe {
+        libc::syscall(libc::SYS_bpf, BPF_LINK_UPDATE, attributes.as_ptr(), size_of_val(&attributes))
+    };
+    if status < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }

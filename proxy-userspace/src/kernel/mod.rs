@@ -16,7 +16,6 @@ mod log;
 mod objects;
 mod pins;
 mod preflight;
-mod sys;
 mod tables;
 
 use std::{
@@ -39,14 +38,8 @@ use proxy_common::{
 use proxy_traffic::{Cluster, Snapshot, Workload};
 
 use self::{
-    deliver::Delivery,
-    events::Events,
-    lease::Lease,
-    links::Links,
-    log::LogReader,
-    objects::SharedMaps,
-    pins::PinFolder,
-    tables::{Opened, Sizes, Tables},
+    deliver::Delivery, events::Events, lease::Lease, links::Links, log::LogReader, objects::SharedMaps,
+    pins::PinFolder, tables::Tables,
 };
 pub use self::{
     diagnose::Found,
@@ -78,16 +71,12 @@ impl Kernel {
     /// # Errors
     /// When the kernel refuses a map or a program.
     pub fn load(settings: &KernelSettings) -> Result<Self, Error> {
-        let pins = settings.pin.clone().map(|path| PinFolder::open(path, &settings.sizes())).transpose()?;
-        let mut capture = objects::load_capture(settings, pins.as_ref())?;
-        let shared = SharedMaps::share(&capture)?;
+        let pins = settings.pin.clone().map(|path| PinFolder::open(path, &settings.layout())).transpose()?;
+        let mut capture = objects::load_capture(settings, pins.as_ref().map(PinFolder::layout))?;
+        let mut shared = SharedMaps::make(settings.claims)?;
         let counters = objects::take(&mut capture, "COUNTERS")?;
-        let sizes = Sizes {
-            workloads: objects::WORKLOADS,
-            listeners: settings.claims,
-            endpoints: settings.endpoints,
-        };
-        let tables = Tables::open(opened(&mut capture)?, sizes, Instant::now())?;
+        let opened = objects::open(&mut capture, &mut shared)?;
+        let tables = Tables::open(opened, settings.sizes(), Instant::now())?;
         let mut lease = Lease::new(objects::take(&mut capture, "LEASE")?, settings.lease);
         lease.renew()?;
         let events = Events::new(objects::take(&mut capture, "EVENTS")?);
@@ -113,7 +102,7 @@ impl Kernel {
     /// # Errors
     /// When a folder is no cgroup2, or the kernel refuses. What was attached before stays.
     pub fn attach(&mut self, cgroups: &BTreeSet<PathBuf>) -> Result<(), Error> {
-        self.links.set(&self.capture, &antichain::cover(cgroups))?;
+        self.links.set(&mut self.capture, &antichain::cover(cgroups))?;
         self.tables.settle(Instant::now())
     }
 
@@ -257,19 +246,4 @@ impl Kernel {
     pub fn close(self) -> Result<(), Error> {
         self.links.close()
     }
-}
-
-/// The maps that the tables write.
-fn opened(capture: &mut Ebpf) -> Result<Opened, Error> {
-    Ok(Opened {
-        workloads: objects::take(capture, "WORKLOADS")?,
-        listeners: objects::take(capture, "LISTENERS")?,
-        ranges: objects::take(capture, "RANGES")?,
-        slots: objects::take(capture, "SLOTS")?,
-        clusters: objects::take(capture, "CLUSTERS")?,
-        endpoints: objects::take(capture, "ENDPOINTS")?,
-        accounts: objects::take(capture, "ACCOUNTS")?,
-        steered: objects::take(capture, "STEERED")?,
-        steered_ranges: objects::take(capture, "STEERED_RANGES")?,
-    })
 }

@@ -53,6 +53,7 @@ impl Sizes {
             claims: self.listeners,
             endpoints: self.endpoints,
             lease: Duration::from_secs(60),
+            direct_log_percent: 100,
             pin,
             log: LogLevel::Off,
         }

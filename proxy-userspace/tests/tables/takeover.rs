@@ -7,7 +7,7 @@ use std::{
 
 use aya::maps::{HashMap as BpfHash, Map, MapData};
 use proxy_common::direct::{Account, AccountKey, LAYOUT};
-use shunt::kernel::{Kernel, Synced};
+use shunt::kernel::{Kernel, KernelSettings, Synced};
 
 use crate::harness::*;
 
@@ -73,7 +73,12 @@ fn numbers_are_never_given_twice_even_across_daemons() {
 fn accounts_of_what_is_gone_wait_for_their_last_connection_and_a_reader() {
     let pins = Pins::new();
     let mut kernel = Kernel::load(&pins.settings()).unwrap();
-    let map = MapData::from_pin(pins.0.join(format!("v{LAYOUT}/ACCOUNTS"))).unwrap();
+    let map = MapData::from_pin(pins.0.join(format!(
+        "v{LAYOUT}-{}-{}/ACCOUNTS",
+        KernelSettings::CLAIMS,
+        KernelSettings::ENDPOINTS
+    )))
+    .unwrap();
     let mut map: BpfHash<_, AccountKey, Account> = Map::from_map_data(map).unwrap().try_into().unwrap();
     kernel.sync(&snapshot(&[("10.99.0.1:80", direct(&[(1, &cluster("one", &["10.0.0.1:80"]))]))])).unwrap();
     let found = look(&kernel, "10.99.0.1:80");

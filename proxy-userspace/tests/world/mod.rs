@@ -97,6 +97,7 @@ impl World {
             claims,
             endpoints,
             lease,
+            direct_log_percent: 100,
             pin: pin.clone(),
             log,
         };

@@ -209,7 +209,7 @@ impl Direct {
                     };
                     let (received, sent) = live.entry(key).or_default();
                     // Istio's words are the server's: what the client sent was received.
-                    (*received, *sent) = (*received + socket.sent, *sent + arrived(&socket));
+                    (*received, *sent) = (*received + socket.sent, *sent + socket.received);
                 }
             });
         }
@@ -229,12 +229,6 @@ impl Direct {
 /// still remembers the first, but not as established.
 fn is_open(tracked: &Tracked, cookie: u64) -> bool {
     tracked.flags & Tracked::ESTABLISHED != 0 && tracked.netns_cookie == cookie
-}
-
-/// Bytes that the client got; what comes after it has closed is nobody's.
-fn arrived(socket: &TrackedSocket) -> u64 {
-    let closed = socket.tracked.flags & Tracked::RECEIVED != 0;
-    if closed { socket.tracked.received } else { socket.received }
 }
 
 /// Tells the cluster of a failure to connect; whether its health has changed. Who gave up says nothing of the endpoint.

@@ -44,6 +44,13 @@ pub(in crate::kernel) struct Sizes {
     pub(in crate::kernel) endpoints: u32,
 }
 
+impl Sizes {
+    /// Slots for so many listeners and endpoints.
+    pub(in crate::kernel) fn slots(&self) -> u32 {
+        self.endpoints.saturating_mul(4)
+    }
+}
+
 /// The maps with what they hold.
 pub(super) struct Maps {
     pub(super) workloads: Table<Hash<u64, Workload>>,

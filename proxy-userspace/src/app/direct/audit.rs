@@ -45,13 +45,17 @@ impl Count {
     }
 }
 
-/// The accounts that count a socket, whatever its limit is: that of its group, and its own.
+/// The accounts that count a socket: that of its limit, and its own.
 fn accounts(tracked: &Tracked) -> impl Iterator<Item = AccountKey> {
     let Tracked { netns_cookie, cluster, endpoint, .. } = *tracked;
-    let everybody = tracked.limit_scope == LimitScope::Node as u8;
-    let group = AccountKey { netns_cookie: if everybody { 0 } else { netns_cookie }, cluster, endpoint: 0 };
-    let own = AccountKey { netns_cookie, cluster, endpoint };
-    std::iter::once(group).chain((own != group).then_some(own))
+    let key = |netns_cookie, endpoint| AccountKey { netns_cookie, cluster, endpoint };
+    let limit = match tracked.limit_scope {
+        scope if scope == LimitScope::Node as u8 => key(0, 0),
+        scope if scope == LimitScope::Endpoint as u8 => key(netns_cookie, endpoint),
+        _ => key(netns_cookie, 0),
+    };
+    let own = key(netns_cookie, endpoint);
+    std::iter::once(limit).chain((own != limit).then_some(own))
 }
 
 impl Audit {
@@ -100,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn a_socket_is_counted_by_its_group_and_by_itself() {
+    fn a_socket_is_counted_by_its_limit_and_by_itself() {
         let mut count = Count::default();
         for socket in [
             tracked(limit::RESERVED, 7, 3, LimitScope::Workload),
@@ -112,7 +116,7 @@ mod tests {
         ] {
             count.add(&socket);
         }
-        let want = [(key(7, 0), 3), (key(7, 3), 2), (key(0, 0), 2), (key(7, 4), 1), (key(8, 0), 1)];
+        let want = [(key(7, 0), 2), (key(7, 3), 2), (key(0, 0), 2), (key(7, 4), 1), (key(8, 0), 1)];
         assert_eq!(count.active, HashMap::from(want));
     }
 

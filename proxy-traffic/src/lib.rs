@@ -13,6 +13,7 @@ mod flow;
 pub mod istio;
 mod limits;
 mod listing;
+mod map;
 pub mod outlier;
 pub mod route;
 mod snapshot;
@@ -22,6 +23,7 @@ pub mod table;
 pub use error::{Error, Flag};
 pub use flow::{Door, Flow, Workload};
 pub use limits::Permit;
+pub use map::{Change, Iter, Map};
 pub use snapshot::{
     Balancing, Cluster, ClusterKind, ClusterName, Destination, Endpoint, Host, Keepalive, Limit, LimitScope,
     Listener, Match, OutlierDetection, Route, Rule, Service, Snapshot, SteerReason, SubnetListener,

@@ -101,7 +101,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
-    use crate::{ClusterName, Destination, Host, Rule, SubnetListener};
+    use crate::{ClusterName, Destination, Host, Map, Rule, SubnetListener};
 
     const DIALLED: &str = "10.0.0.5:80";
 
@@ -184,7 +184,7 @@ mod tests {
             (&["in other", "to 10.0.0.5/32"], Some("to 10.0.0.5/32")),
             (&["to 10.0.0.0/8", "in default", "to 10.0.0.5/32"], Some("to 10.0.0.0/8")),
         ] {
-            let listeners = BTreeMap::from([(DIALLED.parse().unwrap(), listener(rules))]);
+            let listeners = Map::from([(DIALLED.parse().unwrap(), listener(rules))]);
             let snapshot = Snapshot { listeners, ..Snapshot::default() };
             let got = selected(&snapshot, Door::Mesh, DIALLED).unwrap();
             assert_eq!(got.as_deref(), want, "{rules:?}");
@@ -198,7 +198,7 @@ mod tests {
             port,
             listener: listener(&[name]),
         };
-        let listeners = BTreeMap::from([(DIALLED.parse().unwrap(), listener(&[""]))]);
+        let listeners = Map::from([(DIALLED.parse().unwrap(), listener(&[""]))]);
         let subnets = vec![range("10.0.0.0/16", 80, "in default"), range("0.0.0.0/0", 80, "any")];
         let snapshot = Snapshot { listeners, subnets, ..Snapshot::default() };
         for (destination, want) in [
@@ -216,12 +216,12 @@ mod tests {
     #[test]
     fn a_gateway_refuses_what_no_rule_takes() {
         let bind = "0.0.0.0:31400".parse().unwrap();
-        let gateways = BTreeMap::from([(bind, listener(&["from 10.2.0.0/16"]))]);
+        let gateways = Map::from([(bind, listener(&["from 10.2.0.0/16"]))]);
         let snapshot = Snapshot { gateways, ..Snapshot::default() };
         let got = selected(&snapshot, Door::Gateway(bind), "127.0.0.1:31400").unwrap();
         assert_eq!(got.as_deref(), Some("from 10.2.0.0/16"));
-        let other = BTreeMap::from([(bind, listener(&["from 10.3.0.0/16"]))]);
-        for gateways in [other, BTreeMap::new()] {
+        let other = Map::from([(bind, listener(&["from 10.3.0.0/16"]))]);
+        for gateways in [other, Map::new()] {
             let snapshot = Snapshot { gateways, ..Snapshot::default() };
             let error = selected(&snapshot, Door::Gateway(bind), "127.0.0.1:31400").unwrap_err();
             assert_eq!(error.flag().as_str(), "NR");

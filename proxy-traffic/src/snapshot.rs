@@ -14,7 +14,7 @@ use std::{
 use ipnet::IpNet;
 pub use proxy_common::direct::{Balancing, LimitScope};
 
-use crate::{ClusterState, balance::Table};
+use crate::{ClusterState, Map, balance::Table};
 
 /// Istio's name of a cluster: `outbound|PORT|SUBSET|FQDN`, `PassthroughCluster`. Cheap to clone.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -52,15 +52,15 @@ pub struct Snapshot {
     /// Counts publications, from 1; the app sets it.
     pub generation: u64,
     /// Captured addresses: every VIP with every port of its service.
-    pub listeners: BTreeMap<SocketAddr, Arc<Listener>>,
+    pub listeners: Map<SocketAddr, Arc<Listener>>,
     /// Captured ranges, longest prefix first, then by port.
     pub subnets: Vec<SubnetListener>,
     /// What this process itself listens on for `Gateway` resources, only where a route is bound.
-    pub gateways: BTreeMap<SocketAddr, Arc<Listener>>,
+    pub gateways: Map<SocketAddr, Arc<Listener>>,
     /// Every cluster that a route or a service names.
-    pub clusters: BTreeMap<ClusterName, Arc<Cluster>>,
+    pub clusters: Map<ClusterName, Arc<Cluster>>,
     /// Every host of the mesh by its full name, with what it resolves to.
-    pub hosts: BTreeMap<String, Host>,
+    pub hosts: Map<String, Host>,
 }
 
 /// A listener for one port of a range of addresses (ServiceEntry with CIDR `addresses`).
@@ -277,8 +277,8 @@ impl Snapshot {
     /// A snapshot that knows nothing but names and their addresses: what compiling starts from after a restart,
     /// so that every host keeps its VIP.
     #[must_use]
-    pub fn with_hosts(hosts: BTreeMap<String, Host>) -> Self {
-        Self { hosts, ..Self::default() }
+    pub fn with_hosts(hosts: impl Into<Map<String, Host>>) -> Self {
+        Self { hosts: hosts.into(), ..Self::default() }
     }
 }
 

@@ -31,6 +31,7 @@ impl Drop for Folders {
 
 fn settings() -> KernelSettings {
     KernelSettings {
+        direct_log_percent: 0,
         own_cgroup: u64::MAX,
         mark: 1,
         claims: 64,

@@ -1,6 +1,6 @@
 //! The text of a file → its documents → resources, each on its own: a broken one costs only itself.
 
-use std::sync::Arc;
+use std::{borrow::Cow, sync::Arc};
 
 use serde::de::DeserializeOwned;
 use serde_yaml::{Mapping, Value};
@@ -15,6 +15,7 @@ use super::{
 };
 
 /// What one document (or one item of a `List`) turned out to be.
+#[derive(Debug)]
 pub(crate) enum Document {
     /// Nobody can say which resource it is.
     Broken(Problem),
@@ -24,37 +25,51 @@ pub(crate) enum Document {
     Named(Key, Option<Resource>, Vec<Problem>),
 }
 
-/// Every document of `text`.
-pub(crate) fn read(file: &Arc<str>, text: &str) -> Vec<Document> {
+/// What the document `chunk` after line `line` of `file` holds: a `List` several resources, an empty one none.
+pub(crate) fn read(file: &Arc<str>, line: usize, chunk: &str) -> Vec<Document> {
     let mut documents = Vec::new();
-    for (line, chunk) in split(text) {
-        match serde_yaml::from_str::<Value>(&chunk) {
-            Ok(Value::Null) => {}
-            Ok(value) => read_value(file, line, prune(value), &mut documents),
-            Err(error) => documents.push(Document::Broken(not_yaml(file, line, &error))),
-        }
+    match serde_yaml::from_str::<Value>(chunk) {
+        Ok(Value::Null) => {}
+        Ok(value) => read_value(file, line, prune(value), &mut documents),
+        Err(error) => documents.push(Document::Broken(not_yaml(file, line, &error))),
     }
     documents
 }
 
 /// The documents with the number of lines before each. Splitting comes before parsing, so that a document that
 /// is no YAML does not hide those after it; nothing but a marker can start a line with `---`.
-fn split(text: &str) -> Vec<(usize, String)> {
-    let mut chunks = vec![(0, String::new())];
-    for (number, line) in text.trim_start_matches('\u{feff}').split_inclusive('\n').enumerate() {
-        let rest =
-            line.strip_prefix("---").filter(|rest| rest.is_empty() || rest.starts_with(char::is_whitespace));
-        if let Some(rest) = rest {
-            chunks.push((number, rest.to_owned()));
-        } else if line.trim_end() == "..." {
-            chunks.push((number, "\n".to_owned()));
-        } else if let Some((_, chunk)) = chunks.last_mut() {
-            // A directive (`%YAML 1.2`) would need the marker that was just cut off.
-            let directive = line.starts_with('%') && chunk.trim().is_empty();
-            chunk.push_str(if directive { "\n" } else { line });
+pub(crate) fn split(text: &str) -> Vec<(usize, Cow<'_, str>)> {
+    let text = text.trim_start_matches('\u{feff}');
+    let mut chunks = Vec::new();
+    let (mut line_before, mut begin, mut at) = (0, 0, 0);
+    for (number, line) in text.split_inclusive('\n').enumerate() {
+        let rest = line.strip_prefix("---").or_else(|| line.strip_prefix("..."));
+        if rest.is_some_and(|rest| is_marker(line, rest)) {
+            chunks.push((line_before, without_directives(&text[begin..at])));
+            (line_before, begin) = (number, at + "---".len());
         }
+        at += line.len();
     }
+    chunks.push((line_before, without_directives(&text[begin..])));
     chunks
+}
+
+/// A line that begins or ends a document; something may stand behind one that begins it.
+fn is_marker(line: &str, rest: &str) -> bool {
+    let begins = line.starts_with('-') && rest.starts_with(char::is_whitespace);
+    begins || rest.trim_end().is_empty()
+}
+
+/// A directive (`%YAML 1.2`) before the document would need the marker that was just cut off.
+fn without_directives(chunk: &str) -> Cow<'_, str> {
+    let blank = |line: &&str| line.starts_with('%') || line.trim().is_empty();
+    let head: usize = chunk.split_inclusive('\n').take_while(blank).map(str::len).sum();
+    if !chunk[..head].contains('%') {
+        return chunk.into();
+    }
+    let lines = chunk[..head].split_inclusive('\n');
+    let plain: String = lines.map(|line| if line.starts_with('%') { "\n" } else { line }).collect();
+    (plain + &chunk[head..]).into()
 }
 
 /// A document that does not parse.

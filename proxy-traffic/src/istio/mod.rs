@@ -8,6 +8,7 @@ mod compile;
 mod document;
 mod fields;
 mod names;
+mod order;
 mod problem;
 mod resource;
 mod scalar;
@@ -16,7 +17,7 @@ mod store;
 mod tests;
 mod validate;
 
-pub use compile::{Settings, compile};
+pub use compile::{Compiler, Settings, compile};
 pub use problem::{Problem, Severity};
 pub use resource::Resources;
 pub use store::Store;

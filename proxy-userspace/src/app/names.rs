@@ -11,7 +11,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use proxy_traffic::Host;
+use proxy_traffic::{Host, Map};
 use serde::{Deserialize, Serialize};
 
 /// One host in the memory file.
@@ -23,7 +23,7 @@ struct Remembered {
 
 /// A hosts file with every host of the mesh in front of what `own` (the machine's) says. Services answer to
 /// their full name, `name.namespace.svc`, `name.namespace`, and inside their namespace to `name`.
-pub(super) fn hosts_file(own: &str, hosts: &BTreeMap<String, Host>, namespace: &str, domain: &str) -> String {
+pub(super) fn hosts_file(own: &str, hosts: &Map<String, Host>, namespace: &str, domain: &str) -> String {
     let mut text = "# Names of the mesh, kept by shunt; the machine's own follow.\n".to_owned();
     for (name, host) in hosts {
         let aliases = aliases(name, namespace, domain).join(" ");
@@ -91,7 +91,7 @@ impl Memory {
     ///
     /// # Errors
     /// When the file cannot be written.
-    pub(super) fn save(&mut self, hosts: &BTreeMap<String, Host>) -> io::Result<()> {
+    pub(super) fn save(&mut self, hosts: &Map<String, Host>) -> io::Result<()> {
         let remembered =
             |host: &Host| Remembered { namespace: host.namespace.clone(), addresses: host.addresses.clone() };
         let all: BTreeMap<_, _> = hosts.iter().map(|(name, host)| (name, remembered(host))).collect();
@@ -127,7 +127,7 @@ mod tests {
 
     #[test]
     fn a_service_answers_to_its_short_names_and_an_external_host_to_its_own() {
-        let hosts = BTreeMap::from([
+        let hosts = Map::from([
             ("db.other.svc.cluster.local".to_owned(), host("other", &["10.0.0.2", "fd00::2"])),
             ("example.com".to_owned(), host("default", &["240.240.0.9"])),
             ("web.default.svc.cluster.local".to_owned(), host("default", &["10.0.0.1"])),
@@ -157,11 +157,11 @@ mod tests {
     #[test]
     fn what_was_remembered_is_there_after_a_restart_and_rubbish_is_survived() {
         let folder = std::env::temp_dir().join(format!("shunt-memory-{}", std::process::id()));
-        let hosts = BTreeMap::from([("a.b".to_owned(), host("default", &["240.240.1.1"]))]);
+        let hosts = Map::from([("a.b".to_owned(), host("default", &["240.240.1.1"]))]);
         let (mut memory, nothing) = Memory::open(&folder);
         assert!(nothing.is_empty());
         memory.save(&hosts).unwrap();
-        assert_eq!(Memory::open(&folder).1, hosts);
+        assert_eq!(Map::from(Memory::open(&folder).1), hosts);
         fs::write(folder.join("hosts.json"), "{").unwrap();
         assert!(Memory::open(&folder).1.is_empty());
         fs::remove_dir_all(folder).unwrap();

@@ -17,6 +17,7 @@ use crate::source::{Change, Changes};
 /// Every resource, and the snapshot made of them.
 pub(super) struct Resources {
     store: istio::Store,
+    compiler: istio::Compiler,
     settings: istio::Settings,
     /// Files that cannot be read at all.
     unreadable: BTreeMap<String, Problem>,
@@ -28,8 +29,8 @@ pub(super) struct Resources {
 impl Resources {
     /// Nothing read yet; `snapshot` is what later snapshots are compiled against and published to.
     pub(super) fn new(settings: istio::Settings, snapshot: Arc<ArcSwap<Snapshot>>) -> Self {
-        let (store, unreadable, problems) = (istio::Store::new(), BTreeMap::new(), Vec::new());
-        Self { store, settings, unreadable, problems, snapshot }
+        let (store, compiler) = (istio::Store::new(), istio::Compiler::new());
+        Self { store, compiler, settings, unreadable: BTreeMap::new(), problems: Vec::new(), snapshot }
     }
 
     /// What is wrong now.
@@ -43,12 +44,13 @@ impl Resources {
             self.take(file, change);
         }
         let previous = self.snapshot.load();
-        let (mut snapshot, compiled) = istio::compile(self.store.resources(), &previous, &self.settings);
+        let (mut snapshot, compiled) =
+            self.compiler.compile(self.store.resources(), &previous, &self.settings);
         snapshot.generation = previous.generation + 1;
         let snapshot = Arc::new(snapshot);
         self.snapshot.store(snapshot.clone());
         let read = self.unreadable.values().chain(self.store.problems()).cloned();
-        let problems = read.chain(compiled).collect();
+        let problems = read.chain(compiled.iter().cloned()).collect();
         self.report(problems);
         tracing::info!(
             generation = snapshot.generation,
@@ -72,6 +74,9 @@ impl Resources {
 
     /// Says what is new and what is mended since the last time.
     fn report(&mut self, problems: Vec<Problem>) {
+        if problems == self.problems {
+            return;
+        }
         let words = |list: &[Problem]| list.iter().map(ToString::to_string).collect::<BTreeSet<_>>();
         let (before, now) = (words(&self.problems), words(&problems));
         now.difference(&before).for_each(|problem| tracing::warn!("{problem}"));

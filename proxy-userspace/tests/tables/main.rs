@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests count as tests")]
 
 mod harness;
+mod random;
 mod sizes;
 mod takeover;
 
@@ -205,6 +206,39 @@ fn a_workload_finds_the_listeners_of_its_namespace_and_labels() {
         (0, vec!["10.0.0.2:80".to_owned()])
     );
     assert_eq!(used(&kernel, "LISTENERS"), 2);
+}
+
+#[test]
+fn a_daemon_that_takes_over_knows_classes_of_workloads_again() {
+    let pins = Pins::new();
+    let web = cluster("web", &["10.0.0.1:80"]);
+    let label = Match { source_labels: BTreeMap::from([("app".into(), "web".into())]), ..Match::default() };
+    let rules = snapshot(&[("10.99.0.1:80", listener(vec![rule(vec![label], &[(1, &web)])]))]);
+    let (mut client, mut other) = (Client::new(), Client::new());
+    let mut first = Kernel::load(&pins.settings()).unwrap();
+    first.sync(&rules).unwrap();
+    client.enroll(&mut first, "web");
+    other.enroll(&mut first, "api");
+    let (before, others) = (client.look(&first), other.look(&first));
+    assert_eq!(
+        (before.listener.verdict, others.listener.verdict),
+        (Verdict::Direct as u32, Verdict::Pass as u32)
+    );
+    drop(first);
+
+    // Nobody is enrolled yet, and what was in force still is, written by nobody again.
+    let mut second = Kernel::load(&pins.settings()).unwrap();
+    assert_eq!(second.sync(&rules).unwrap(), Synced::default());
+    assert_eq!(used(&second, "LISTENERS"), 2);
+    client.enroll(&mut second, "web");
+    assert_eq!(client.look(&second), before);
+    second.attach(&Default::default()).unwrap();
+    // Whoever is not enrolled again is forgotten, and so is what stood for its class.
+    assert_eq!(
+        (client.look(&second), used(&second, "LISTENERS"), used(&second, "WORKLOADS")),
+        (before, 1, 1)
+    );
+    second.close().unwrap();
 }
 
 #[test]

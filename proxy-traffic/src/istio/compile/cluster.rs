@@ -8,24 +8,45 @@ use std::{
 use super::{
     Problems, Settings,
     blocks::Blocks,
+    entry::{Entry, Instance, Port},
+    ledger::{Ledger, Unit},
     locality,
     policy::{self, Member, Policies},
-    registry::{Entry, Instance, Port, Registry},
+    registry::Registry,
     traffic,
 };
 use crate::{
-    Balancing, Cluster, ClusterKind, ClusterName, ClusterState, Endpoint, Limit, LimitScope, Service,
-    Snapshot, WorkloadName,
+    Balancing, Cluster, ClusterKind, ClusterName, ClusterState, Endpoint, Limit, LimitScope, Map, Service,
+    WorkloadName,
     istio::resource::{Subset, selects},
 };
 
-/// The clusters that routes asked for so far.
+/// Every cluster that some unit of the work asked for.
+#[derive(Default)]
+pub(super) struct Pool {
+    made: Map<ClusterName, Arc<Cluster>>,
+    /// How many units asked for each. One that nobody asked for any more is made anew when somebody does.
+    users: BTreeMap<ClusterName, usize>,
+    /// Those that lost a user since [`Self::sweep`].
+    released: BTreeSet<ClusterName>,
+}
+
+/// What a unit of the work asked for.
+#[derive(Debug, Default)]
+pub(super) struct Asked {
+    pub(super) clusters: BTreeSet<ClusterName>,
+    /// Hosts that it looked up, whether they are there or not.
+    pub(super) hosts: BTreeSet<String>,
+}
+
+/// The clusters that one unit after the other asks for.
 pub(super) struct Clusters<'a> {
-    pub(super) registry: &'a Registry<'a>,
-    policies: &'a Policies<'a>,
-    previous: &'a Snapshot,
+    pub(super) registry: &'a Registry,
+    policies: Policies<'a>,
     settings: &'a Settings,
-    made: BTreeMap<ClusterName, Arc<Cluster>>,
+    pool: &'a mut Pool,
+    ledger: &'a mut Ledger,
+    asked: Asked,
 }
 
 /// What a route names and nobody has.
@@ -36,51 +57,100 @@ pub(super) struct Missing {
 }
 
 /// Where a cluster's endpoints come from.
-type Found<'a> = (&'a Entry<'a>, &'a Port<'a>, Option<Member<'a>>);
+type Found<'a> = (&'a Entry, &'a Port, Option<Member<'a>>);
+
+impl Pool {
+    /// Clusters of a snapshot that somebody else compiled: their running side is taken over.
+    pub(super) fn after(previous: &Map<ClusterName, Arc<Cluster>>) -> Self {
+        let released = previous.keys().cloned().collect();
+        Self { made: previous.clone(), users: BTreeMap::new(), released }
+    }
+
+    /// All of them.
+    pub(super) fn made(&self) -> &Map<ClusterName, Arc<Cluster>> {
+        &self.made
+    }
+
+    /// Takes back what a unit asked for, which is done again.
+    pub(super) fn release(&mut self, asked: &Asked) {
+        for name in &asked.clusters {
+            let Some(users) = self.users.get_mut(name) else { continue };
+            *users -= 1;
+            if *users == 0 {
+                self.users.remove(name);
+                self.released.insert(name.clone());
+            }
+        }
+    }
+
+    /// Drops what nobody asks for any more.
+    pub(super) fn sweep(&mut self, ledger: &mut Ledger) {
+        for name in std::mem::take(&mut self.released) {
+            if !self.users.contains_key(&name) {
+                self.made.remove(&name);
+                ledger.set(Unit::Cluster(name), Problems::default());
+            }
+        }
+    }
+}
 
 impl<'a> Clusters<'a> {
     pub(super) fn new(
-        registry: &'a Registry<'a>,
-        policies: &'a Policies<'a>,
-        previous: &'a Snapshot,
+        registry: &'a Registry,
+        policies: Policies<'a>,
         settings: &'a Settings,
+        pool: &'a mut Pool,
+        ledger: &'a mut Ledger,
     ) -> Self {
-        Self { registry, policies, previous, settings, made: BTreeMap::new() }
+        Self { registry, policies, settings, pool, ledger, asked: Asked::default() }
     }
 
-    /// All that were asked for.
-    pub(super) fn into_map(self) -> BTreeMap<ClusterName, Arc<Cluster>> {
-        self.made
+    /// The end of a unit: what was asked for since the last.
+    pub(super) fn asked(&mut self) -> Asked {
+        std::mem::take(&mut self.asked)
     }
 
     /// The cluster of `port` of `host`, or of one subset of it. One that is as it was keeps its place in memory.
-    pub(super) fn get(
-        &mut self,
-        host: &str,
-        port: u16,
-        subset: &str,
-        problems: &mut Problems,
-    ) -> (Arc<Cluster>, Option<Missing>) {
+    pub(super) fn get(&mut self, host: &str, port: u16, subset: &str) -> (Arc<Cluster>, Option<Missing>) {
         let name = ClusterName::outbound(port, subset, host);
         let found = self.find(host, port, subset);
-        if let Some(cluster) = self.made.get(&name) {
+        self.note(host);
+        let is_fresh = self.pool.users.contains_key(&name);
+        if self.asked.clusters.insert(name.clone()) {
+            *self.pool.users.entry(name.clone()).or_default() += 1;
+        }
+        let previous = self.pool.made.get(&name);
+        if let Some(cluster) = previous.filter(|_| is_fresh) {
             return (cluster.clone(), found.err());
         }
-        let previous = self.previous.clusters.get(&name);
+        let mut problems = Problems::default();
         let made = match &found {
-            Ok(found) => self.make(name.clone(), host, *found, previous, problems),
+            Ok(found) => self.make(name.clone(), host, found, previous, &mut problems),
             Err(missing) => self.missing(name.clone(), host, missing, previous),
         };
-        let same = previous.filter(|previous| ***previous == made);
-        let cluster = same.cloned().unwrap_or_else(|| Arc::new(made));
-        self.made.insert(name, cluster.clone());
+        self.ledger.set(Unit::Cluster(name.clone()), problems);
+        if let Some(same) = previous.filter(|previous| ***previous == made) {
+            return (same.clone(), found.err());
+        }
+        let cluster = Arc::new(made);
+        self.pool.made.insert(name, cluster.clone());
         (cluster, found.err())
+    }
+
+    /// What is said of a host that is not there depends on others that may come.
+    fn note(&mut self, host: &str) {
+        if self.registry.get(host).is_none() {
+            self.asked.hosts.extend(policy::literal(host, self.settings));
+        }
+        if !self.asked.hosts.contains(host) {
+            self.asked.hosts.insert(host.to_owned());
+        }
     }
 
     fn find(&self, host: &str, port: u16, subset: &str) -> Result<Found<'a>, Missing> {
         let missing = |part, reason| Missing { part, reason };
         let unknown = || missing("host", policy::unknown_host(host, self.registry, self.settings));
-        let entry = self.registry.get(host).ok_or_else(unknown)?;
+        let entry: &Entry = self.registry.get(host).ok_or_else(unknown)?;
         let no_port = || missing("port", format!("{host} has no TCP port {port}"));
         let served = entry.port(port).ok_or_else(no_port)?;
         if subset.is_empty() {
@@ -90,19 +160,20 @@ impl<'a> Clusters<'a> {
         let policy = self.policies.get(host).ok_or_else(no_rule)?;
         let no_subset =
             || missing("subset", format!("DestinationRule {} has no subset {subset}", policy.rule()));
-        policy.subset(subset).map(|found| (entry, served, Some(found))).ok_or_else(no_subset)
+        let member = policy.subset(subset).ok_or_else(no_subset)?;
+        Ok((entry, served, Some(member)))
     }
 
     fn make(
         &self,
         name: ClusterName,
         host: &str,
-        (entry, port, member): Found<'a>,
+        (entry, port, member): &Found<'a>,
         previous: Option<&Arc<Cluster>>,
         problems: &mut Problems,
     ) -> Cluster {
         let policy = self.policies.get(host);
-        let blocks = policy.map(|policy| policy.blocks(member, port.number)).unwrap_or_default();
+        let blocks = policy.map(|policy| policy.blocks(*member, port.number)).unwrap_or_default();
         let balancing = traffic::balancing(&blocks);
         let (mut limit, mut outlier) = (traffic::limit(&blocks), traffic::outlier(&blocks));
         let kind = if balancing == Balancing::OriginalDestination {
@@ -169,28 +240,28 @@ fn unknown(host: &str) -> Service {
 }
 
 /// Those on the port who are in the subset, each address once: the first resource that brings it has it.
-fn instances<'a, 'r>(port: &'r Port<'a>, subset: Option<&'r Subset>) -> Vec<&'r Instance<'a>> {
-    let within =
-        |one: &&Instance<'_>| subset.is_none_or(|subset| selects(&subset.labels, &one.workload.labels));
+fn instances<'a>(port: &'a Port, subset: Option<&Subset>) -> Vec<&'a Instance> {
+    let within = |one: &&Instance| subset.is_none_or(|subset| selects(&subset.labels, one.workload.labels()));
     let mut seen = BTreeSet::new();
     port.instances.iter().filter(within).filter(|one| seen.insert(one.address)).collect()
 }
 
 /// `instances` as endpoints, without those that get nothing where this process is.
 fn placed(
-    instances: Vec<&Instance<'_>>,
+    instances: Vec<&Instance>,
     blocks: &Blocks<'_>,
     here: &str,
     name: &ClusterName,
     problems: &mut Problems,
 ) -> Vec<Endpoint> {
-    let endpoint = |one: &Instance<'_>, weight| Endpoint {
+    let endpoint = |one: &Instance, weight| Endpoint {
         address: one.address,
         weight,
         workload: one.workload.name.clone(),
     };
     let setting = blocks.balancer.and_then(|block| Some((block, block.value.locality_lb_setting.as_ref()?)));
-    let weights: Vec<_> = instances.iter().map(|one| (one.workload.locality, one.workload.weight)).collect();
+    let weights: Vec<_> =
+        instances.iter().map(|one| (one.workload.locality(), one.workload.weight)).collect();
     let Some((block, index, shares)) = setting.and_then(|(block, setting)| {
         locality::weights(setting, here, &weights).map(|(index, shares)| (block, index, shares))
     }) else {
@@ -207,7 +278,7 @@ fn placed(
 }
 
 /// What PASSTHROUGH cannot do.
-fn report_passed_through(entry: &Entry<'_>, blocks: &Blocks<'_>, problems: &mut Problems) {
+fn report_passed_through(entry: &Entry, blocks: &Blocks<'_>, problems: &mut Problems) {
     if let Some(block) = blocks.balancer.filter(|_| entry.addresses.is_empty() && entry.subnets.is_empty()) {
         let what = format!(
             "{} has no address of its own, and PASSTHROUGH dials what the client dialled: nobody is there",

@@ -13,24 +13,25 @@ use super::{
     verdict::reused,
 };
 use crate::{
-    Listener, Snapshot,
+    Listener, Map,
     istio::{
-        Resources, names,
+        names,
         resource::{Gateway, Item, Server, selects},
     },
 };
 
-/// A listener for each TCP server that a VirtualService is bound to; without one nobody listens.
-pub(super) fn listeners(
-    resources: &Resources,
-    previous: &Snapshot,
+/// Makes `listeners` one for each TCP server that a VirtualService is bound to; without one nobody listens.
+pub(super) fn follow(
+    gateways: &[Arc<Item<Gateway>>],
+    listeners: &mut Map<SocketAddr, Arc<Listener>>,
     settings: &Settings,
-    bindings: &Bindings<'_>,
+    bindings: &Bindings,
     clusters: &mut Clusters<'_>,
     problems: &mut Problems,
-) -> BTreeMap<SocketAddr, Arc<Listener>> {
+) {
+    let previous = listeners;
     let mut listeners = BTreeMap::new();
-    for item in &resources.gateways {
+    for item in gateways {
         if !selects(&item.spec.selector, &settings.gateway_labels) {
             let labels: Vec<_> =
                 settings.gateway_labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
@@ -47,7 +48,7 @@ pub(super) fn listeners(
             let address = SocketAddr::new(server.bind_address().unwrap_or(settings.gateway_address), port);
             match listeners.entry(address) {
                 btree_map::Entry::Vacant(place) => {
-                    place.insert(reused(previous.gateways.get(&address), listener));
+                    place.insert(reused(previous.get(&address), listener));
                 }
                 btree_map::Entry::Occupied(place) => {
                     let what =
@@ -57,8 +58,8 @@ pub(super) fn listeners(
             }
         }
     }
-    report_unbound(resources, bindings, problems);
-    listeners
+    report_unbound(gateways, bindings, problems);
+    previous.assign(listeners, Arc::ptr_eq);
 }
 
 /// The rules bound to one server: the first that takes every connection hides all others.
@@ -66,7 +67,7 @@ fn listener(
     item: &Item<Gateway>,
     server: &Server,
     port: u16,
-    bindings: &Bindings<'_>,
+    bindings: &Bindings,
     clusters: &mut Clusters<'_>,
     problems: &mut Problems,
 ) -> Option<Listener> {
@@ -74,14 +75,14 @@ fn listener(
     let at = At::Gateway(&path, port);
     let mut rules = Vec::new();
     let mut winner = None;
-    for (bound, hosts) in &bindings.all {
+    for (bound, hosts) in bindings.all() {
         let admitted = hosts.iter().any(|host| admits(item, server, &bound.key.namespace, host));
         if !admitted || !Bindings::applies(bound, at) {
             continue;
         }
         if let Some(winner) = &winner {
             let what = format!("are never reached at gateway {path}:{port}: {winner} takes every connection");
-            problems.warn(*bound, "tcp", what);
+            problems.warn(bound, "tcp", what);
         } else if bindings.compile(bound, at, &mut rules, clusters, problems) {
             winner = Some(bound.key.to_string());
         }
@@ -99,20 +100,20 @@ fn admits(item: &Item<Gateway>, server: &Server, namespace: &str, host: &str) ->
 }
 
 /// VirtualServices that name a gateway that is not there, or that no TCP server of it lets in.
-fn report_unbound(resources: &Resources, bindings: &Bindings<'_>, problems: &mut Problems) {
-    let gateways: BTreeMap<_, _> = resources.gateways.iter().map(|item| (item.path(), &**item)).collect();
-    for (bound, hosts) in bindings.all.iter().filter(|(bound, _)| !bound.spec.tcp.is_empty()) {
+fn report_unbound(gateways: &[Arc<Item<Gateway>>], bindings: &Bindings, problems: &mut Problems) {
+    let gateways: BTreeMap<_, _> = gateways.iter().map(|item| (item.path(), &**item)).collect();
+    for (bound, hosts) in bindings.all().filter(|(bound, _)| !bound.spec.tcp.is_empty()) {
         for (field, name) in named_gateways(bound) {
             let namespace = bound.key.namespace.as_str();
             let Some(path) = gateway_path(name, namespace) else { continue };
             let Some(gateway) = gateways.get(&path) else {
-                problems.warn(*bound, field, format!("there is no Gateway {path}"));
+                problems.warn(bound, field, format!("there is no Gateway {path}"));
                 continue;
             };
             let mut servers = gateway.spec.servers.iter().filter(|server| server.tcp_port().is_some());
             if !servers.any(|server| hosts.iter().any(|host| admits(gateway, server, namespace, host))) {
                 let what = format!("no TCP server of Gateway {path} has {}", bound.spec.hosts.join(", "));
-                problems.warn(*bound, "hosts", what);
+                problems.warn(bound, "hosts", what);
             }
         }
     }

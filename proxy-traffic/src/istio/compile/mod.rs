@@ -5,15 +5,21 @@
 //! must stay as it was comes in as the previous snapshot.
 
 mod blocks;
+mod claims;
 mod cluster;
+mod compiler;
+mod entry;
 mod gateway;
+mod ledger;
 mod locality;
 mod mesh;
 mod policy;
 mod protocol;
 mod registry;
 mod rules;
+mod selection;
 mod traffic;
+mod units;
 mod verdict;
 mod vip;
 mod workload;
@@ -24,7 +30,7 @@ use std::{
     time::Duration,
 };
 
-use self::{cluster::Clusters, policy::Policies, registry::Registry, rules::Bindings};
+pub use self::compiler::Compiler;
 use super::{
     Problem, Resources, Severity,
     resource::{Item, Key},
@@ -32,7 +38,7 @@ use super::{
 use crate::Snapshot;
 
 /// What this process adds to the resources.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
     /// The tail of every service's full name.
     pub cluster_domain: String,
@@ -64,25 +70,11 @@ impl Default for Settings {
     }
 }
 
-/// Turns `resources` into the rules that are in force, and says what could not be used.
-///
-/// `previous` supplies the addresses that hosts were given and the running side of clusters of the same name. Listeners
-/// and clusters that say the same as in `previous` are the same in memory: pointers tell what changed.
+/// What [`Compiler::compile`] says if it compiled nothing before.
 #[must_use]
 pub fn compile(resources: &Resources, previous: &Snapshot, settings: &Settings) -> (Snapshot, Vec<Problem>) {
-    let mut problems = Problems(resources.clashes.clone());
-    let registry = Registry::new(resources, settings, &mut problems);
-    let policies = Policies::new(resources, &registry, settings, &mut problems);
-    let hosts = vip::allocate(&registry, previous, &mut problems);
-    let mut clusters = Clusters::new(&registry, &policies, previous, settings);
-    let bindings = Bindings::new(resources, settings);
-    let mesh = mesh::listeners(&registry, &hosts, &bindings, &mut clusters, &mut problems);
-    let gateways = gateway::listeners(resources, previous, settings, &bindings, &mut clusters, &mut problems);
-    let (listeners, subnets) = verdict::settle(mesh, &gateways, previous, settings);
-    let clusters = clusters.into_map();
-    let snapshot =
-        Snapshot { generation: previous.generation, listeners, subnets, gateways, clusters, hosts };
-    (snapshot, problems.finish())
+    let (snapshot, problems) = Compiler::new().compile(resources, previous, settings);
+    (snapshot, problems.to_vec())
 }
 
 /// Which resource a problem is on.
@@ -99,6 +91,7 @@ impl<'a, T> From<&'a Item<T>> for Source<'a> {
 }
 
 /// What was found on the way.
+#[derive(Default)]
 struct Problems(Vec<Problem>);
 
 impl Problems {

@@ -8,18 +8,32 @@ use std::{
 use super::{
     Problems, Settings,
     blocks::{self, Blocks, Place},
-    registry::{Entry, Registry},
+    entry::Entry,
+    registry::Registry,
 };
 use crate::istio::{
-    Resources, names,
+    names,
+    order::Edit,
     resource::{DestinationRule, Item, Subset, selects},
 };
 
 /// Namespace whose DestinationRules hold for the whole mesh.
 const ROOT_NAMESPACE: &str = "istio-system";
 
+/// Every DestinationRule, by the full name of its host.
+#[derive(Default)]
+pub(super) struct Rules {
+    /// Of one host each, in config order.
+    exact: BTreeMap<String, Vec<Arc<Item<DestinationRule>>>>,
+    wildcards: BTreeMap<String, Vec<Arc<Item<DestinationRule>>>>,
+}
+
 /// The policy of every host that has one.
-pub(super) struct Policies<'a>(BTreeMap<String, Policy<'a>>);
+#[derive(Clone, Copy)]
+pub(super) struct Policies<'a> {
+    rules: &'a Rules,
+    registry: &'a Registry,
+}
 
 /// What a host's DestinationRules say together.
 pub(super) struct Policy<'a> {
@@ -33,46 +47,94 @@ pub(super) struct Policy<'a> {
 pub(super) type Member<'a> = (&'a Item<DestinationRule>, usize, &'a Subset);
 
 /// A DestinationRule with the full name of its host.
-type Named<'a> = (String, &'a Arc<Item<DestinationRule>>);
+type Named<'a> = (&'a str, &'a Item<DestinationRule>);
 
-impl<'a> Policies<'a> {
-    /// Finds each host's DestinationRules, and reports those without effect.
-    pub(super) fn new(
-        resources: &'a Resources,
-        registry: &Registry<'a>,
-        settings: &Settings,
-        problems: &mut Problems,
-    ) -> Self {
-        let named = |item: &'a Arc<Item<DestinationRule>>| {
-            (names::resolve(&item.spec.host, &item.key.namespace, &settings.cluster_domain), item)
-        };
-        let rules: Vec<Named<'a>> = resources.destination_rules.iter().map(named).collect();
-        let mut policies = BTreeMap::new();
-        for (host, entry) in registry.by_host() {
-            let Some(policy) = policy(host, entry, &rules, problems) else { continue };
-            policy.report_deserted(entry, problems);
-            policy.report_ports(entry, problems);
-            policies.insert(host.to_owned(), policy);
+impl Rules {
+    /// Takes in changed DestinationRules; their hosts, which may be wildcards, go to `changed`.
+    pub(super) fn edit(
+        &mut self,
+        edits: Vec<Edit<DestinationRule>>,
+        domain: &str,
+        changed: &mut BTreeSet<String>,
+    ) {
+        if edits.is_empty() {
+            return;
         }
-        for (host, item) in rules {
-            let known = registry.get(&host).is_some();
-            if !known && !registry.by_host().any(|(known, _)| names::covers(&host, known)) {
-                problems.warn(&**item, "host", unknown_host(&host, registry, settings));
+        for (before, after) in edits {
+            if let Some(item) = before {
+                let host = names::resolve(&item.spec.host, &item.key.namespace, domain);
+                let list = self.list(&host);
+                list.retain(|other| !Arc::ptr_eq(other, &item));
+                changed.insert(host);
+            }
+            if let Some(item) = after {
+                let host = names::resolve(&item.spec.host, &item.key.namespace, domain);
+                let list = self.list(&host);
+                let place = list.partition_point(|other| other.order() < item.order());
+                list.insert(place, item);
+                changed.insert(host);
             }
         }
-        Self(policies)
+        self.exact.retain(|_, list| !list.is_empty());
+        self.wildcards.retain(|_, list| !list.is_empty());
     }
 
-    /// The policy of the host of that full name.
-    pub(super) fn get(&self, host: &str) -> Option<&Policy<'a>> {
-        self.0.get(host)
+    fn list(&mut self, host: &str) -> &mut Vec<Arc<Item<DestinationRule>>> {
+        let lists = if host.starts_with('*') { &mut self.wildcards } else { &mut self.exact };
+        lists.entry(host.to_owned()).or_default()
+    }
+
+    /// Those whose host is `host` or covers it, in config order.
+    fn covering<'a>(&'a self, host: &str) -> Vec<Named<'a>> {
+        let wide = self.wildcards.iter().filter(|(pattern, _)| names::covers(pattern, host));
+        let lists = self.exact.get_key_value(host).into_iter().chain(wide);
+        let named = lists.flat_map(|(pattern, list)| list.iter().map(|item| (pattern.as_str(), &**item)));
+        let mut named: Vec<_> = named.collect();
+        named.sort_by_key(|(_, item)| item.order());
+        named
+    }
+
+    /// Reports those that no service has use for.
+    pub(super) fn report_idle(&self, registry: &Registry, settings: &Settings, problems: &mut Problems) {
+        let exact = self.exact.iter().filter(|(host, _)| registry.get(host).is_none());
+        let covers = |pattern: &str| registry.by_host().any(|(known, _)| names::covers(pattern, known));
+        let wide = self.wildcards.iter().filter(|(pattern, _)| !covers(pattern));
+        for (host, items) in exact.chain(wide) {
+            let what = unknown_host(host, registry, settings);
+            items.iter().for_each(|item| problems.warn(&**item, "host", what.clone()));
+        }
     }
 }
 
+impl<'a> Policies<'a> {
+    pub(super) fn new(rules: &'a Rules, registry: &'a Registry) -> Self {
+        Self { rules, registry }
+    }
+
+    /// The policy of the host of that full name.
+    pub(super) fn get(&self, host: &str) -> Option<Policy<'a>> {
+        // Its problems are told when it is reported on, not each time that somebody asks.
+        policy(host, self.registry.get(host)?, &self.rules.covering(host), &mut Problems::default())
+    }
+
+    /// Reports what is without effect in the DestinationRules of a host.
+    pub(super) fn report(&self, host: &str, problems: &mut Problems) {
+        let Some(entry) = self.registry.get(host) else { return };
+        if let Some(policy) = policy(host, entry, &self.rules.covering(host), problems) {
+            policy.report_deserted(entry, problems);
+            policy.report_ports(entry, problems);
+        }
+    }
+}
+
+/// The other names that somebody may have meant by `host`.
+pub(super) fn literal(host: &str, settings: &Settings) -> [String; 2] {
+    [format!("{host}.svc.{}", settings.cluster_domain), format!("{host}.{}", settings.cluster_domain)]
+}
+
 /// What to say of a host that no service has.
-pub(super) fn unknown_host(host: &str, registry: &Registry<'_>, settings: &Settings) -> String {
-    let literal =
-        [format!("{host}.svc.{}", settings.cluster_domain), format!("{host}.{}", settings.cluster_domain)];
+pub(super) fn unknown_host(host: &str, registry: &Registry, settings: &Settings) -> String {
+    let literal = literal(host, settings);
     let hint = literal.iter().find(|full| registry.get(full).is_some());
     let hint = hint.map(|full| format!("; a name with a dot is taken literally, write {full}"));
     format!("no Service or ServiceEntry has the host {host}{}", hint.unwrap_or_default())
@@ -82,11 +144,10 @@ pub(super) fn unknown_host(host: &str, registry: &Registry<'_>, settings: &Setti
 /// first that has a rule for the host wins whole, with its most specific host.
 fn policy<'a>(
     host: &str,
-    entry: &Entry<'_>,
-    rules: &[Named<'a>],
+    entry: &Entry,
+    covering: &[Named<'a>],
     problems: &mut Problems,
 ) -> Option<Policy<'a>> {
-    let covering: Vec<_> = rules.iter().filter(|(pattern, _)| names::covers(pattern, host)).collect();
     let home = entry.service.namespace.as_str();
     let within = |namespace: &str| covering.iter().any(|(_, item)| item.key.namespace == namespace);
     let elsewhere = covering.first().map(|(_, item)| item.key.namespace.as_str());
@@ -96,7 +157,7 @@ fn policy<'a>(
         .clone()
         .map(|(pattern, _)| pattern)
         .max_by_key(|pattern| (!pattern.starts_with('*'), pattern.len()))?;
-    let mut same = local.filter(|(pattern, _)| pattern == best).map(|(_, item)| &***item);
+    let mut same = local.filter(|(pattern, _)| pattern == best).map(|(_, item)| *item);
     let rule = same.next()?;
     if namespace != home && namespace != ROOT_NAMESPACE {
         let what = format!(
@@ -139,9 +200,9 @@ impl<'a> Policy<'a> {
     }
 
     /// Subsets that nobody is in: connections sent there are closed.
-    fn report_deserted(&self, entry: &Entry<'_>, problems: &mut Problems) {
+    fn report_deserted(&self, entry: &Entry, problems: &mut Problems) {
         let instances = || entry.ports.iter().flat_map(|port| &port.instances);
-        let labels: BTreeSet<_> = instances().map(|instance| &*instance.workload.labels).collect();
+        let labels: BTreeSet<_> = instances().map(|instance| instance.workload.labels()).collect();
         for (rule, index, subset) in self.subsets.values() {
             let host = names::covers(&rule.spec.host, &entry.service.host) && rule.spec.host.starts_with('*');
             if !host && !labels.iter().any(|labels| selects(&subset.labels, labels)) {
@@ -155,7 +216,7 @@ impl<'a> Policy<'a> {
     }
 
     /// Settings for ports that the service does not have.
-    fn report_ports(&self, entry: &Entry<'_>, problems: &mut Problems) {
+    fn report_ports(&self, entry: &Entry, problems: &mut Problems) {
         let rule = self.rule;
         if rule.spec.host.starts_with('*') {
             return;

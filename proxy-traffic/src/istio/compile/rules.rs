@@ -1,12 +1,12 @@
 //! VirtualServices: which of their `tcp` rules hold at a listener, and what they say.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use super::{Problems, Settings, cluster::Clusters};
 use crate::{
     Cluster, ClusterKind, Destination, Match, Route, Rule,
     istio::{
-        Resources, names,
+        names,
         resource::{Item, L4Match, RouteDestination, TcpRoute, VirtualService},
     },
 };
@@ -15,9 +15,13 @@ use crate::{
 const MESH: &str = "mesh";
 
 /// Every VirtualService with the full names of its hosts, in config order.
-pub(super) struct Bindings<'a> {
-    pub(super) all: Vec<(&'a Item<VirtualService>, Vec<String>)>,
-    settings: &'a Settings,
+#[derive(Default)]
+pub(super) struct Bindings {
+    all: Vec<(Arc<Item<VirtualService>>, Vec<String>)>,
+    /// Places of those that name a host, and of those with a wildcard.
+    exact: BTreeMap<String, Vec<usize>>,
+    wildcards: Vec<usize>,
+    cluster_domain: String,
 }
 
 /// The listener that rules are compiled for; its port decides `match.port`.
@@ -54,13 +58,46 @@ fn full_path(name: &str, namespace: &str) -> String {
     if name.contains('/') { name.to_owned() } else { format!("{namespace}/{name}") }
 }
 
-impl<'a> Bindings<'a> {
-    pub(super) fn new(resources: &'a Resources, settings: &'a Settings) -> Self {
-        let full = |item: &'a Arc<Item<VirtualService>>| {
-            let resolve = |host: &String| names::resolve(host, &item.key.namespace, &settings.cluster_domain);
-            (&**item, item.spec.hosts.iter().map(resolve).collect())
+impl Bindings {
+    pub(super) fn new(virtual_services: &[Arc<Item<VirtualService>>], settings: &Settings) -> Self {
+        let cluster_domain = settings.cluster_domain.clone();
+        let mut bindings = Self { cluster_domain, ..Self::default() };
+        for (place, item) in virtual_services.iter().enumerate() {
+            let hosts = Self::hosts(item, settings);
+            for host in &hosts {
+                if host.starts_with('*') {
+                    bindings.wildcards.push(place);
+                } else {
+                    bindings.exact.entry(host.clone()).or_default().push(place);
+                }
+            }
+            bindings.all.push((item.clone(), hosts));
+        }
+        bindings
+    }
+
+    /// The full names of the hosts of `item`.
+    pub(super) fn hosts(item: &Item<VirtualService>, settings: &Settings) -> Vec<String> {
+        let resolve = |host: &String| names::resolve(host, &item.key.namespace, &settings.cluster_domain);
+        item.spec.hosts.iter().map(resolve).collect()
+    }
+
+    /// All of them.
+    pub(super) fn all(&self) -> impl Iterator<Item = (&Item<VirtualService>, &[String])> {
+        self.all.iter().map(|(item, hosts)| (&**item, hosts.as_slice()))
+    }
+
+    /// Those with a host that has a name in common with `host`, which may be a wildcard.
+    pub(super) fn on(&self, host: &str) -> impl Iterator<Item = &Item<VirtualService>> {
+        let mut places: Vec<_> = if host.starts_with('*') {
+            (0..self.all.len()).collect()
+        } else {
+            self.exact.get(host).into_iter().flatten().chain(&self.wildcards).copied().collect()
         };
-        Self { all: resources.virtual_services.iter().map(full).collect(), settings }
+        places.sort_unstable();
+        places.dedup();
+        places.retain(|place| self.all[*place].1.iter().any(|one| names::overlap(one, host)));
+        places.into_iter().map(|place| &*self.all[place].0)
     }
 
     /// Whether a rule of `item` holds at `at`, whatever the connection.
@@ -109,10 +146,10 @@ impl<'a> Bindings<'a> {
         problems: &mut Problems,
     ) -> Destination {
         let wanted = route.destination.clone().unwrap_or_default();
-        let host = names::resolve(&wanted.host, &item.key.namespace, &self.settings.cluster_domain);
+        let host = names::resolve(&wanted.host, &item.key.namespace, &self.cluster_domain);
         let said = wanted.port.and_then(|port| port.number).map(|port| port.0);
         let port = said.unwrap_or_else(|| default_port(clusters, &host, at.port()));
-        let (mut cluster, missing) = clusters.get(&host, port, &wanted.subset, problems);
+        let (mut cluster, missing) = clusters.get(&host, port, &wanted.subset);
         if let Some(missing) = missing {
             let what = format!("{}: connections sent there are closed (NC)", missing.reason);
             problems.warn(item, format!("{field}.destination.{}", missing.part), what);

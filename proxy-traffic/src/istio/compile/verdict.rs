@@ -11,9 +11,12 @@ use std::{
 
 use ipnet::IpNet;
 
-use super::Settings;
+use super::{
+    Settings,
+    claims::{Claims, Held},
+};
 use crate::{
-    Cluster, ClusterName, LimitScope, Listener, Snapshot, SteerReason, SubnetListener, datapath,
+    Cluster, ClusterName, LimitScope, Listener, Map, Snapshot, SteerReason, SubnetListener, datapath,
     istio::resource::{Annotations, Item},
 };
 
@@ -55,48 +58,162 @@ pub(super) struct Draft {
     pub(super) wishes: Wishes,
 }
 
-/// Everything that is captured; addresses and ranges name a draft by its number.
+/// The mesh's listeners with their reasons to be steered.
 #[derive(Default)]
 pub(super) struct Mesh {
-    pub(super) drafts: Vec<Draft>,
-    pub(super) exact: BTreeMap<SocketAddr, usize>,
-    pub(super) ranges: Vec<(IpNet, u16, usize)>,
+    claims: Claims,
+    /// By the numbers that [`Claims`] gives.
+    ports: Vec<Place>,
+    pub(super) listeners: Map<SocketAddr, Arc<Listener>>,
+    pub(super) subnets: Vec<SubnetListener>,
 }
 
-/// Listeners by address, and by range.
-type Listeners = (BTreeMap<SocketAddr, Arc<Listener>>, Vec<SubnetListener>);
+/// One port of a captured service.
+struct Place {
+    listener: Arc<Listener>,
+    wishes: Wishes,
+    /// Why it would be steered if others were not.
+    own: Option<SteerReason>,
+}
 
-/// The listeners with their reasons to be steered; those that `previous` had alike are the same in memory.
-pub(super) fn settle(
-    mesh: Mesh,
-    gateways: &BTreeMap<SocketAddr, Arc<Listener>>,
-    previous: &Snapshot,
-    settings: &Settings,
-) -> Listeners {
-    let mut addresses: Vec<Vec<IpNet>> = vec![Vec::new(); mesh.drafts.len()];
-    let exact = mesh.exact.iter().map(|(address, index)| (IpNet::from(address.ip()), *index));
-    let ranges = mesh.ranges.iter().map(|(subnet, _, index)| (*subnet, *index));
-    exact.chain(ranges).for_each(|(address, index)| addresses[index].push(address));
-    let placed = || mesh.drafts.iter().zip(&addresses).enumerate();
-    let mut reasons: Vec<_> =
-        placed().map(|(_, (draft, addresses))| reason(draft, addresses, settings)).collect();
-    let held = placed().filter(|(_, (_, addresses))| !addresses.is_empty());
-    share_limits(
-        &held.map(|(index, (draft, _))| (index, &draft.listener)).collect::<Vec<_>>(),
-        gateways,
-        &mut reasons,
-    );
-    let known = by_name(previous);
-    let drafts = mesh.drafts.into_iter().zip(reasons);
-    let finished = drafts.map(|(draft, steer)| {
-        let listener = Listener { steer, ..draft.listener };
-        reused(known.get(listener.name.as_str()).copied(), listener)
-    });
-    let finished: Vec<_> = finished.collect();
-    let listener = |index: usize| finished[index].clone();
-    let exact = mesh.exact.into_iter().map(|(address, index)| (address, listener(index)));
-    let range = |(subnet, port, index)| SubnetListener { subnet, port, listener: listener(index) };
-    (exact.collect(), mesh.ranges.into_iter().map(range).collect())
+impl Mesh {
+    /// The mesh of a snapshot that somebody else compiled.
+    pub(super) fn after(previous: &Snapshot) -> Self {
+        let ranges = previous.subnets.iter().map(|range| &range.listener);
+        let known = previous.listeners.values().chain(ranges);
+        Self {
+            ports: known.map(|listener| Place::new(listener.clone())).collect(),
+            listeners: previous.listeners.clone(),
+            subnets: previous.subnets.clone(),
+            claims: Claims::default(),
+        }
+    }
+
+    /// Takes in the listeners of hosts that were compiled again, and who claims what if that changed. Listeners that
+    /// say the same as before are the same in memory.
+    pub(super) fn settle(
+        &mut self,
+        claims: Option<Claims>,
+        drafts: BTreeMap<String, Vec<Draft>>,
+        edge: &Edge<'_>,
+        settings: &Settings,
+    ) {
+        let moved = claims.is_some();
+        claims.into_iter().for_each(|claims| self.renumber(claims));
+        let mut shares = moved || edge.changed;
+        let mut new = BTreeMap::new();
+        for (number, draft) in self.numbered(drafts) {
+            let place = &mut self.ports[number];
+            place.wishes = draft.wishes;
+            shares |= place.weigh(&draft.listener, &self.claims.ports[number], settings);
+            new.insert(number, draft.listener);
+        }
+        if moved {
+            let all = self.ports.iter_mut().zip(&self.claims.ports).enumerate();
+            for (_, (place, held)) in all.filter(|(number, _)| !new.contains_key(number)) {
+                place.weigh(&place.listener.clone(), held, settings);
+            }
+        }
+        if shares {
+            self.share(&mut new, edge.gateways);
+        } else {
+            new.iter_mut().for_each(|(number, listener)| listener.steer = self.ports[*number].steer());
+        }
+        let changed = new.into_iter().filter_map(|(number, new)| {
+            let place = &mut self.ports[number].listener;
+            (**place != new).then(|| {
+                *place = Arc::new(new);
+                number
+            })
+        });
+        let changed: Vec<_> = changed.collect();
+        self.publish(moved, &changed);
+    }
+
+    /// Gives ports the numbers of `claims`; what is known of them moves along.
+    fn renumber(&mut self, claims: Claims) {
+        let known = std::mem::take(&mut self.ports).into_iter();
+        let mut known: BTreeMap<_, _> = known.map(|place| (place.listener.name.clone(), place)).collect();
+        let ports = claims.ports.iter().map(|held| {
+            let blank = || Listener { name: held.name.clone(), rules: Vec::new(), steer: None };
+            known.remove(&held.name).unwrap_or_else(|| Place::new(Arc::new(blank())))
+        });
+        self.ports = ports.collect();
+        self.claims = claims;
+    }
+
+    fn numbered(&self, drafts: BTreeMap<String, Vec<Draft>>) -> Vec<(usize, Draft)> {
+        let numbered = drafts.into_iter().flat_map(|(host, drafts)| {
+            let first = self.claims.first(&host).unwrap_or_default();
+            drafts.into_iter().enumerate().map(move |(index, draft)| (first + index, draft))
+        });
+        numbered.collect()
+    }
+
+    /// Gives the `new` listeners their reasons, and others that thereby have another one than before.
+    fn share(&self, new: &mut BTreeMap<usize, Listener>, gateways: &Map<SocketAddr, Arc<Listener>>) {
+        let mut reasons: Vec<_> = self.ports.iter().map(|place| place.own.clone()).collect();
+        let held = self.ports.iter().zip(&self.claims.ports).enumerate();
+        let held = held.filter(|(_, (_, held))| held.nets().next().is_some());
+        let listeners =
+            held.map(|(number, (place, _))| (number, new.get(&number).unwrap_or(&place.listener)));
+        share_limits(&listeners.collect::<Vec<_>>(), gateways, &mut reasons);
+        for (number, (steer, place)) in reasons.into_iter().zip(&self.ports).enumerate() {
+            if let Some(listener) = new.get_mut(&number) {
+                listener.steer = steer;
+            } else if place.listener.steer != steer {
+                new.insert(number, Listener { steer, ..(*place.listener).clone() });
+            }
+        }
+    }
+
+    /// Puts what changed, or everything, under its addresses.
+    fn publish(&mut self, all: bool, changed: &[usize]) {
+        let listener = |number: usize| self.ports[number].listener.clone();
+        let exact =
+            |number: usize| self.claims.ports[number].exact.iter().map(move |address| (*address, number));
+        if all {
+            let wanted = (0..self.ports.len()).flat_map(exact);
+            let wanted = wanted.map(|(address, number)| (address, listener(number))).collect();
+            self.listeners.assign(wanted, Arc::ptr_eq);
+        } else {
+            for (address, number) in changed.iter().copied().flat_map(exact) {
+                self.listeners.insert(address, listener(number));
+            }
+        }
+        if all || changed.iter().any(|number| !self.claims.ports[*number].ranges.is_empty()) {
+            let ranges = self.claims.ranges.iter().copied();
+            let range = |(subnet, port, number)| SubnetListener { subnet, port, listener: listener(number) };
+            self.subnets = ranges.map(range).collect();
+        }
+    }
+}
+
+/// The gateways' listeners, and whether they are not those of the last time.
+pub(super) struct Edge<'a> {
+    pub(super) gateways: &'a Map<SocketAddr, Arc<Listener>>,
+    pub(super) changed: bool,
+}
+
+impl Place {
+    fn new(listener: Arc<Listener>) -> Self {
+        Self { listener, wishes: Wishes::default(), own: None }
+    }
+
+    /// Finds its own reason as `listener`; true if that may change who shares a limit with whom.
+    fn weigh(&mut self, listener: &Listener, held: &Held, settings: &Settings) -> bool {
+        let names = |one| limited(one).map(|cluster| &cluster.name);
+        let own = reason(listener, &self.wishes, held, settings);
+        let as_before = own.is_some() == self.own.is_some() && names(&self.listener).eq(names(listener));
+        self.own = own;
+        !as_before
+    }
+
+    /// Its reason while nobody else's changed.
+    fn steer(&self) -> Option<SteerReason> {
+        let shared = self.listener.steer.as_ref().filter(|one| matches!(one, SteerReason::SharedLimit(..)));
+        self.own.as_ref().or(shared).cloned()
+    }
 }
 
 /// `previous` where it says the same as `new`.
@@ -104,15 +221,8 @@ pub(super) fn reused(previous: Option<&Arc<Listener>>, new: Listener) -> Arc<Lis
     previous.filter(|previous| ***previous == new).cloned().unwrap_or_else(|| Arc::new(new))
 }
 
-/// The listeners of the mesh by name: host and port, which no two have in common.
-fn by_name(snapshot: &Snapshot) -> BTreeMap<&str, &Arc<Listener>> {
-    let ranges = snapshot.subnets.iter().map(|range| &range.listener);
-    snapshot.listeners.values().chain(ranges).map(|listener| (listener.name.as_str(), listener)).collect()
-}
-
 /// Why the daemon must carry the connections of one listener, whatever others do.
-fn reason(draft: &Draft, addresses: &[IpNet], settings: &Settings) -> Option<SteerReason> {
-    let Draft { listener, wishes } = draft;
+fn reason(listener: &Listener, wishes: &Wishes, held: &Held, settings: &Settings) -> Option<SteerReason> {
     if settings.steer_all {
         return Some(SteerReason::Setting);
     }
@@ -134,17 +244,17 @@ fn reason(draft: &Draft, addresses: &[IpNet], settings: &Settings) -> Option<Ste
     }
     // Steered at one of its addresses and direct at another, a limit would be counted twice.
     limited(listener).next()?;
-    let foreign = |address: &IpNet| {
+    let foreign = |address: IpNet| {
         let mut routes = listener.rules.iter().map(|rule| &rule.route);
-        routes.find_map(|route| datapath::other_family(route, *address))
+        routes.find_map(|route| datapath::other_family(route, address))
     };
-    addresses.iter().find_map(foreign).map(SteerReason::Family)
+    held.nets().find_map(foreign).map(SteerReason::Family)
 }
 
 /// Gives every listener of a limited cluster a reason, as soon as one listener of it has one.
 fn share_limits(
     listeners: &[(usize, &Listener)],
-    gateways: &BTreeMap<SocketAddr, Arc<Listener>>,
+    gateways: &Map<SocketAddr, Arc<Listener>>,
     reasons: &mut [Option<SteerReason>],
 ) {
     let mut reaching: BTreeMap<&ClusterName, Vec<(usize, &Listener)>> = BTreeMap::new();

@@ -7,51 +7,71 @@ use std::{
 
 use super::{
     Problems,
-    registry::{Entry, Registry},
+    entry::Entry,
+    registry::{Registry, Touched},
 };
-use crate::{Host, Snapshot};
+use crate::{Host, Map};
 
 /// First two octets of every address that we give.
 const PREFIX: [u8; 2] = [240, 240];
 /// How many addresses there are to give: neither the first nor the last of the range.
 const ROOM: u64 = 0xfffe;
 
-/// Every host that can be dialled. A host keeps what `previous` gave it; new ones start looking at a place that
+/// Makes `hosts` every host that can be dialled. A host keeps what it had there; new ones start looking at a place that
 /// only their name decides, so that the order in which resources appear does not matter much either.
-pub(super) fn allocate(
-    registry: &Registry<'_>,
-    previous: &Snapshot,
-    problems: &mut Problems,
-) -> BTreeMap<String, Host> {
+pub(super) fn allocate(registry: &Registry, hosts: &mut Map<String, Host>, problems: &mut Problems) {
     let mut taken: BTreeSet<IpAddr> =
         registry.by_host().flat_map(|(_, entry)| &entry.addresses).copied().collect();
-    let mut hosts = BTreeMap::new();
+    let mut wanted = BTreeMap::new();
     let mut waiting = Vec::new();
-    for (name, entry) in registry.by_host().filter(|(name, _)| !name.starts_with('*')) {
-        let namespace = entry.service.namespace.clone();
+    for (name, entry) in registry.by_host().filter(|(name, _)| !is_wildcard(name)) {
         if let Some(addresses) = own(entry) {
-            hosts.insert(name.to_owned(), Host { namespace, addresses });
-        } else if let Some(address) = kept(name, previous).filter(|address| taken.insert(*address)) {
-            hosts.insert(name.to_owned(), Host { namespace, addresses: vec![address] });
+            wanted.insert(name.to_owned(), host(entry, addresses));
+        } else if let Some(address) = kept(name, hosts).filter(|address| taken.insert(*address)) {
+            wanted.insert(name.to_owned(), host(entry, vec![address]));
         } else {
             waiting.push((name, entry));
         }
     }
     for (name, entry) in waiting {
         let Some(address) = free(name, &taken) else {
-            problems.warn(entry.source, "", format!("no address is left in 240.240.0.0/16 for {name}"));
+            problems.warn(&entry.source, "", format!("no address is left in 240.240.0.0/16 for {name}"));
             continue;
         };
         taken.insert(address);
-        let namespace = entry.service.namespace.clone();
-        hosts.insert(name.to_owned(), Host { namespace, addresses: vec![address] });
+        wanted.insert(name.to_owned(), host(entry, vec![address]));
     }
-    hosts.retain(|_, host| !host.addresses.is_empty());
-    hosts
+    wanted.retain(|_, host| !host.addresses.is_empty());
+    hosts.assign(wanted, |one, other| one == other);
+}
+
+/// As [`allocate`] where nobody's claims changed: what is left are hosts that stand for their workloads.
+pub(super) fn follow(registry: &Registry, touched: &Touched, hosts: &mut Map<String, Host>) {
+    for name in touched.keys() {
+        let Some(entry) = registry.get(name).filter(|entry| entry.headless && !is_wildcard(name)) else {
+            continue;
+        };
+        let now = Some(host(entry, own(entry).unwrap_or_default())).filter(|one| !one.addresses.is_empty());
+        if hosts.get(name) != now.as_ref() {
+            match now {
+                Some(host) => drop(hosts.insert(name.clone(), host)),
+                None => drop(hosts.remove(name)),
+            }
+        }
+    }
+}
+
+/// A name that nobody can dial.
+fn is_wildcard(name: &str) -> bool {
+    name.starts_with('*')
+}
+
+fn host(entry: &Entry, addresses: Vec<IpAddr>) -> Host {
+    Host { namespace: entry.service.namespace.clone(), addresses }
 }
 
 /// The addresses of a host that needs none of ours; they may be none.
-fn own(entry: &Entry<'_>) -> Option<Vec<IpAddr>> {
+fn own(entry: &Entry) -> Option<Vec<IpAddr>> {
     if entry.headless {
         let instances = entry.ports.iter().flat_map(|port| &port.instances);
         let unique: BTreeSet<_> = instances.map(|instance| instance.address.ip()).collect();
@@ -61,9 +81,9 @@ fn own(entry: &Entry<'_>) -> Option<Vec<IpAddr>> {
     needs_none.then(|| entry.addresses.clone())
 }
 
-/// What `previous` gave to `host`, if it was ours to give.
-fn kept(host: &str, previous: &Snapshot) -> Option<IpAddr> {
-    let [address @ IpAddr::V4(v4)] = previous.hosts.get(host)?.addresses[..] else { return None };
+/// What `host` had, if it was ours to give.
+fn kept(host: &str, hosts: &Map<String, Host>) -> Option<IpAddr> {
+    let [address @ IpAddr::V4(v4)] = hosts.get(host)?.addresses[..] else { return None };
     let [a, b, c, d] = v4.octets();
     let place = u16::from_be_bytes([c, d]);
     ([a, b] == PREFIX && place != 0 && place != u16::MAX).then_some(address)

@@ -1,112 +1,185 @@
 //! Who may serve: Pods and WorkloadEntries, each with its labels, address and ports.
 
 use std::{
-    borrow::Cow,
-    collections::BTreeMap,
+    cmp::Ordering,
     net::{IpAddr, SocketAddr},
-    rc::Rc,
     sync::Arc,
 };
 
 use crate::{
     WorkloadName,
     istio::{
-        Resources,
-        resource::{Item, Labels, Pod, WorkloadEntry, selects},
-        scalar::{Port, TargetPort},
+        resource::{Item, Labels, Pod, ServiceEntry, WorkloadEntry, selects},
+        scalar::TargetPort,
     },
 };
 
 /// One that may serve.
 #[derive(Debug)]
-pub(super) struct Workload<'a> {
-    pub(super) labels: Cow<'a, Labels>,
+pub(super) struct Workload {
     pub(super) address: IpAddr,
     pub(super) weight: u32,
-    /// `region/zone/subzone`; empty: nobody said.
-    pub(super) locality: &'a str,
     pub(super) name: Arc<WorkloadName>,
     /// Whether it runs and does not say that it is not ready.
-    pub(super) ready: bool,
+    ready: bool,
     /// Whether it has ended and can never serve again.
     ended: bool,
-    ports: Ports<'a>,
+    body: Body,
 }
 
-/// Where names of ports are looked up.
-#[derive(Clone, Copy, Debug)]
-enum Ports<'a> {
+/// The resource that brought a workload.
+#[derive(Clone, Debug)]
+pub(super) enum Rank {
+    /// A Pod.
+    Pod(Arc<Item<Pod>>),
+    /// A WorkloadEntry of its own.
+    Entry(Arc<Item<WorkloadEntry>>),
+}
+
+/// Where labels and names of ports are looked up.
+#[derive(Debug)]
+enum Body {
     /// Among the containers' ports.
-    Pod(&'a Pod),
-    /// In the entry's own table, by the name of the service's port.
-    Entry(&'a BTreeMap<String, Port>),
+    Pod(Arc<Item<Pod>>),
+    /// In the entry's own table, by the name of the service's port. Labels stand here if they are not just the spec's.
+    Entry(Arc<Item<WorkloadEntry>>, Option<Labels>),
+    /// As above: one of a ServiceEntry's endpoints.
+    Inline(Arc<Item<ServiceEntry>>, usize),
 }
 
-impl<'a> Workload<'a> {
-    fn of_pod(pod: &'a Item<Pod>) -> Option<Self> {
+impl Workload {
+    /// The workload of a resource; `None` while it has no address.
+    pub(super) fn new(rank: &Rank) -> Option<Self> {
+        match rank {
+            Rank::Pod(pod) => Self::of_pod(pod),
+            Rank::Entry(entry) => Self::of_entry(entry),
+        }
+    }
+
+    fn of_pod(pod: &Arc<Item<Pod>>) -> Option<Self> {
         Some(Self {
-            labels: Cow::Borrowed(&pod.metadata.labels),
             address: pod.spec.address_text()?.parse().ok()?,
             weight: 1,
-            locality: "",
             name: Arc::new(workload_name(&pod.key.name, &pod.key.namespace, &pod.metadata.labels)),
             ready: pod.spec.is_ready(),
             ended: pod.spec.has_ended(),
-            ports: Ports::Pod(&pod.spec),
+            body: Body::Pod(pod.clone()),
         })
     }
 
     /// Labels of a WorkloadEntry stand in its spec, its metadata, or both.
-    fn of_entry(entry: &'a Item<WorkloadEntry>) -> Option<Self> {
-        let mut labels = entry.spec.labels.clone();
-        labels.extend(entry.metadata.labels.clone());
+    fn of_entry(entry: &Arc<Item<WorkloadEntry>>) -> Option<Self> {
+        let labels = (!entry.metadata.labels.is_empty()).then(|| {
+            let mut labels = entry.spec.labels.clone();
+            labels.extend(entry.metadata.labels.clone());
+            labels
+        });
         let (name, namespace) = (&entry.key.name, &entry.key.namespace);
-        Self::by_hand(&entry.spec, name, namespace, Cow::Owned(labels))
+        Self::by_hand(&entry.spec, name, namespace, Body::Entry(entry.clone(), labels))
     }
 
-    /// An endpoint that stands in a ServiceEntry: nobody named it.
-    pub(super) fn inline(entry: &'a WorkloadEntry, namespace: &str) -> Option<Self> {
-        Self::by_hand(entry, WorkloadName::UNKNOWN, namespace, Cow::Borrowed(&entry.labels))
+    /// The endpoint of that number in a ServiceEntry: nobody named it.
+    pub(super) fn inline(item: &Arc<Item<ServiceEntry>>, index: usize) -> Option<Self> {
+        let entry = item.spec.endpoints.get(index)?;
+        Self::by_hand(entry, WorkloadName::UNKNOWN, &item.key.namespace, Body::Inline(item.clone(), index))
     }
 
-    fn by_hand(
-        entry: &'a WorkloadEntry,
-        name: &str,
-        namespace: &str,
-        labels: Cow<'a, Labels>,
-    ) -> Option<Self> {
+    fn by_hand(entry: &WorkloadEntry, name: &str, namespace: &str, body: Body) -> Option<Self> {
         Some(Self {
             address: entry.address.parse().ok()?,
             weight: entry.weight.max(1),
-            locality: &entry.locality,
-            name: Arc::new(workload_name(name, namespace, &labels)),
-            labels,
+            name: Arc::new(workload_name(name, namespace, body.labels())),
             ready: true,
             ended: false,
-            ports: Ports::Entry(&entry.ports),
+            body,
         })
+    }
+
+    /// What selectors look at.
+    pub(super) fn labels(&self) -> &Labels {
+        self.body.labels()
+    }
+
+    /// `region/zone/subzone`; empty: nobody said.
+    pub(super) fn locality(&self) -> &str {
+        self.body.by_hand().map_or("", |entry| &entry.locality)
     }
 
     /// Where it serves a service's port: `target` by number or name, else the same number.
     pub(super) fn socket(&self, port: u16, name: &str, target: Option<&TargetPort>) -> Option<SocketAddr> {
-        let named = match self.ports {
-            Ports::Pod(_) => None,
-            Ports::Entry(ports) => ports.get(name).map(|port| port.0),
-        };
-        let number = named.or_else(|| match (target, self.ports) {
+        let by_hand = self.body.by_hand();
+        let named = by_hand.and_then(|entry| entry.ports.get(name)).map(|port| port.0);
+        let number = named.or_else(|| match (target, &self.body) {
             (None, _) => Some(port),
             (Some(TargetPort::Number(number)), _) => Some(*number),
-            (Some(TargetPort::Name(name)), Ports::Pod(pod)) => pod.named_port(name),
-            (Some(TargetPort::Name(name)), Ports::Entry(ports)) => ports.get(name).map(|port| port.0),
+            (Some(TargetPort::Name(name)), Body::Pod(pod)) => pod.spec.named_port(name),
+            (Some(TargetPort::Name(name)), _) => by_hand?.ports.get(name).map(|port| port.0),
         })?;
         Some(SocketAddr::new(self.address, number))
     }
 
     /// Whether a service may use it.
     pub(super) fn serves(&self, selector: &Labels, unready_too: bool) -> bool {
-        (self.ready || unready_too && !self.ended) && selects(selector, &self.labels)
+        (self.ready || unready_too && !self.ended) && selects(selector, self.labels())
     }
 }
+
+impl Body {
+    fn labels(&self) -> &Labels {
+        match self {
+            Self::Pod(pod) => &pod.metadata.labels,
+            Self::Entry(_, Some(labels)) => labels,
+            Self::Entry(entry, None) => &entry.spec.labels,
+            Self::Inline(item, index) => &item.spec.endpoints[*index].labels,
+        }
+    }
+
+    fn by_hand(&self) -> Option<&WorkloadEntry> {
+        match self {
+            Self::Pod(_) => None,
+            Self::Entry(entry, _) => Some(&entry.spec),
+            Self::Inline(item, index) => Some(&item.spec.endpoints[*index]),
+        }
+    }
+}
+
+impl Rank {
+    /// Where it lives: selectors do not reach further.
+    pub(super) fn namespace(&self) -> &str {
+        match self {
+            Self::Pod(item) => &item.key.namespace,
+            Self::Entry(item) => &item.key.namespace,
+        }
+    }
+
+    fn key(&self) -> (bool, (&Option<String>, &str, &str)) {
+        match self {
+            Self::Pod(item) => (false, item.order()),
+            Self::Entry(item) => (true, item.order()),
+        }
+    }
+}
+
+/// Pods first, each kind in Istio's config order.
+impl Ord for Rank {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.key().cmp(&other.key())
+    }
+}
+
+impl PartialOrd for Rank {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for Rank {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other).is_eq()
+    }
+}
+
+impl Eq for Rank {}
 
 /// Names for metrics; labels know the application.
 fn workload_name(name: &str, namespace: &str, labels: &Labels) -> WorkloadName {
@@ -119,26 +192,5 @@ fn workload_name(name: &str, namespace: &str, labels: &Labels) -> WorkloadName {
         namespace: namespace.to_owned(),
         app: label("app", "app.kubernetes.io/name"),
         version: label("version", "app.kubernetes.io/version"),
-    }
-}
-
-/// All that may serve, by namespace: selectors do not reach further.
-pub(super) struct Workloads<'a>(BTreeMap<&'a str, Vec<Rc<Workload<'a>>>>);
-
-impl<'a> Workloads<'a> {
-    pub(super) fn new(resources: &'a Resources) -> Self {
-        let pods = resources.pods.iter().map(|pod| (pod.key.namespace.as_str(), Workload::of_pod(pod)));
-        let entries = resources.workload_entries.iter();
-        let entries = entries.map(|entry| (entry.key.namespace.as_str(), Workload::of_entry(entry)));
-        let mut all = Self(BTreeMap::new());
-        for (namespace, workload) in pods.chain(entries) {
-            all.0.entry(namespace).or_default().extend(workload.map(Rc::new));
-        }
-        all
-    }
-
-    /// Those of `namespace`.
-    pub(super) fn within(&self, namespace: &str) -> &[Rc<Workload<'a>>] {
-        self.0.get(namespace).map_or(&[], Vec::as_slice)
     }
 }

@@ -23,7 +23,7 @@ pub(crate) use load_balancer::{ConsistentHash, Distribute, LoadBalancer, Localit
 pub(crate) use service_entry::{ServiceEntry, ServiceEntryPort, WorkloadEntry};
 pub(crate) use virtual_service::{L4Match, RouteDestination, TcpRoute, VirtualService};
 
-use super::Problem;
+use super::{Problem, order};
 
 /// Labels of a workload, or the labels that a selector asks for.
 pub(crate) type Labels = BTreeMap<String, String>;
@@ -189,6 +189,22 @@ pub(crate) enum Resource {
     Pod(Arc<Item<Pod>>),
 }
 
+impl Resource {
+    /// Whether both are the same version.
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::VirtualService(one), Self::VirtualService(other)) => Arc::ptr_eq(one, other),
+            (Self::DestinationRule(one), Self::DestinationRule(other)) => Arc::ptr_eq(one, other),
+            (Self::ServiceEntry(one), Self::ServiceEntry(other)) => Arc::ptr_eq(one, other),
+            (Self::WorkloadEntry(one), Self::WorkloadEntry(other)) => Arc::ptr_eq(one, other),
+            (Self::Gateway(one), Self::Gateway(other)) => Arc::ptr_eq(one, other),
+            (Self::Service(one), Self::Service(other)) => Arc::ptr_eq(one, other),
+            (Self::Pod(one), Self::Pod(other)) => Arc::ptr_eq(one, other),
+            _ => false,
+        }
+    }
+}
+
 /// Everything that is in force, each kind in Istio's config order.
 #[derive(Clone, Debug, Default)]
 pub struct Resources {
@@ -218,27 +234,29 @@ impl Resources {
         self.len() == 0
     }
 
-    /// Adds one; [`Self::sort`] follows once all are in.
-    pub(crate) fn push(&mut self, resource: Resource) {
-        match resource {
-            Resource::VirtualService(item) => self.virtual_services.push(item),
-            Resource::DestinationRule(item) => self.destination_rules.push(item),
-            Resource::ServiceEntry(item) => self.service_entries.push(item),
-            Resource::WorkloadEntry(item) => self.workload_entries.push(item),
-            Resource::Gateway(item) => self.gateways.push(item),
-            Resource::Service(item) => self.services.push(item),
-            Resource::Pod(item) => self.pods.push(item),
+    /// Takes in what changed: what each resource was, and what it is now.
+    pub(crate) fn apply(&mut self, changes: &[Change]) {
+        macro_rules! each {
+            ($($list:ident: $kind:ident),*) => {
+                $(order::apply(&mut self.$list, edits(changes, |one| match one {
+                    Resource::$kind(item) => Some(item),
+                    _ => None,
+                }));)*
+            };
         }
+        each!(
+            virtual_services: VirtualService, destination_rules: DestinationRule, service_entries: ServiceEntry,
+            workload_entries: WorkloadEntry, gateways: Gateway, services: Service, pods: Pod
+        );
     }
+}
 
-    /// Brings each kind into Istio's config order.
-    pub(crate) fn sort(&mut self) {
-        self.virtual_services.sort_by(|a, b| a.order().cmp(&b.order()));
-        self.destination_rules.sort_by(|a, b| a.order().cmp(&b.order()));
-        self.service_entries.sort_by(|a, b| a.order().cmp(&b.order()));
-        self.workload_entries.sort_by(|a, b| a.order().cmp(&b.order()));
-        self.gateways.sort_by(|a, b| a.order().cmp(&b.order()));
-        self.services.sort_by(|a, b| a.order().cmp(&b.order()));
-        self.pods.sort_by(|a, b| a.order().cmp(&b.order()));
-    }
+/// One resource as it was and as it is.
+pub(crate) type Change = (Option<Resource>, Option<Resource>);
+
+/// The changes of one kind.
+fn edits<T>(changes: &[Change], pick: impl Fn(&Resource) -> Option<&Arc<Item<T>>>) -> Vec<order::Edit<T>> {
+    let picked = |one: &Option<Resource>| one.as_ref().and_then(&pick).cloned();
+    let of_kind = changes.iter().map(|(before, after)| (picked(before), picked(after)));
+    of_kind.filter(|(before, after)| before.is_some() || after.is_some()).collect()
 }

@@ -1,6 +1,7 @@
 //! Rows of data: YAML in, the snapshot's listing or a problem out.
 
 mod gateway;
+mod incremental;
 mod locality;
 mod mesh;
 mod policy;

@@ -1,6 +1,10 @@
 //! What stays in force when files change.
 
-use super::*;
+use std::collections::BTreeMap;
+
+use proptest::{collection::vec, prelude::*};
+
+use super::{super::order, *};
 
 /// A VirtualService named `name` with one rule to that subset; an empty one is an error.
 fn routed(name: &str, subset: &str) -> String {
@@ -111,4 +115,61 @@ fn null_is_not_given() {
     let mut store = Store::new();
     assert_eq!(store.replace("a.yaml", text), []);
     assert_eq!(in_force(&store), "a=v1");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn one_change_at_a_time_is_as_good_as_all_at_once(
+        edits in vec((0usize..3, prop::option::of(vec((0usize..4, 0usize..4), 0..4))), 0..20),
+    ) {
+        let (mut store, mut slow) = (Store::new(), Store::new());
+        for (file, documents) in edits {
+            let file = format!("{file}.yaml");
+            let text = |(name, version): (usize, usize)| match version {
+                0 => routed(["a", "b", "c", "d"][name], ""),
+                1 if name == 0 => "}{\n---\n".to_owned(),
+                _ => routed(["a", "b", "c", "d"][name], ["", "v1", "v2", "v3"][version]),
+            };
+            match documents {
+                Some(documents) => {
+                    let text: String = documents.into_iter().map(text).collect();
+                    prop_assert_eq!(store.replace(&file, &text), slow.replace_anew(&file, &text));
+                }
+                None => {
+                    store.remove(&file);
+                    slow.remove(&file);
+                }
+            }
+            prop_assert_eq!(format!("{:?}", store.resources()), format!("{:?}", slow.resources()));
+            prop_assert_eq!(format!("{:?}", store.resources()), format!("{:?}", store.resources_anew()));
+        }
+    }
+
+    #[test]
+    fn lists_follow_others_and_say_where_they_differed(
+        first in vec(0usize..40, 0..30),
+        second in vec((0usize..40, any::<bool>()), 0..30),
+    ) {
+        let all: String = (0..40).map(|name| routed(&format!("n{name}"), "v1")).collect();
+        let again: String = (0..40).map(|name| routed(&format!("n{name}"), "v2")).collect();
+        let (mut one, mut other) = (Store::new(), Store::new());
+        one.replace("a.yaml", &all);
+        other.replace("a.yaml", &again);
+        let (one, other) = (&one.resources().virtual_services, &other.resources().virtual_services);
+        let pick = |index: usize, new: bool| if new { other[index].clone() } else { one[index].clone() };
+        let older: BTreeMap<_, _> = first.into_iter().map(|index| (index, pick(index, false))).collect();
+        let newer: BTreeMap<_, _> = second.into_iter().map(|(index, new)| (index, pick(index, new))).collect();
+        let mut known: Vec<_> = older.values().cloned().collect();
+        let now: Vec<_> = newer.values().cloned().collect();
+        let edits = order::follow(&mut known, &now);
+        let same = |one: &[std::sync::Arc<_>], other: &[std::sync::Arc<_>]| {
+            one.len() == other.len() && one.iter().zip(other).all(|(a, b)| std::sync::Arc::ptr_eq(a, b))
+        };
+        prop_assert!(same(&known, &now));
+        let mut again: Vec<_> = older.into_values().collect();
+        order::apply(&mut again, edits);
+        prop_assert!(same(&again, &now));
+    }
 }

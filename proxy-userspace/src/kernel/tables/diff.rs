@@ -1,12 +1,6 @@
 //! Two snapshots → the places where they differ. Looking at what is the same costs a comparison of pointers. Pure.
 
-use std::{
-    cell::OnceCell,
-    cmp::Ordering,
-    collections::{BTreeMap, HashMap},
-    net::SocketAddr,
-    sync::Arc,
-};
+use std::{cell::OnceCell, cmp::Ordering, collections::HashMap, net::SocketAddr, sync::Arc};
 
 use ipnet::IpNet;
 use proxy_traffic::{Listener, Snapshot, SubnetListener};
@@ -72,17 +66,20 @@ pub(super) fn all<'a>(new: &'a Snapshot, ranges: &Ranges<'a>) -> Vec<Change<'a>>
 /// What is not in `new` as it was in `old`.
 pub(super) fn changes<'a>(old: &Snapshot, new: &'a Snapshot, ranges: &Ranges<'a>) -> Vec<Change<'a>> {
     let mut changes = Vec::new();
-    exact(&old.listeners, &new.listeners, &mut changes);
+    exact(old.listeners.iter(), new.listeners.iter(), &mut changes);
     if !same_ranges(&old.subnets, &new.subnets) {
         between(&Ranges::of(old), ranges, &mut changes);
     }
     changes
 }
 
-type Exact = BTreeMap<SocketAddr, Arc<Listener>>;
-
-fn exact<'a>(old: &Exact, new: &'a Exact, changes: &mut Vec<Change<'a>>) {
-    let (mut old, mut new) = (old.iter().peekable(), new.iter().peekable());
+/// Walks both in the order of their addresses.
+fn exact<'a, 'b>(
+    old: impl Iterator<Item = (&'b SocketAddr, &'b Arc<Listener>)>,
+    new: impl Iterator<Item = (&'a SocketAddr, &'a Arc<Listener>)>,
+    changes: &mut Vec<Change<'a>>,
+) {
+    let (mut old, mut new) = (old.peekable(), new.peekable());
     loop {
         let order = match (old.peek(), new.peek()) {
             (None, None) => return,

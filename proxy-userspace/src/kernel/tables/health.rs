@@ -27,20 +27,31 @@ impl Tables {
         Ok(changed.len())
     }
 
+    /// There is no moment at which everybody is ejected and health counts.
     fn write_health(&mut self, number: u32, health: &Health) -> Result<(), Error> {
-        let Some(held) = self.clusters.by_number.get_mut(&number) else { return Ok(()) };
+        if health.panic {
+            self.write_panic(number, direct::Cluster::PANIC)?;
+        }
+        let Some(held) = self.clusters.by_number.get(&number) else { return Ok(()) };
         for (address, endpoint) in &held.members {
             // Those that are gone have left the map, and nobody draws them.
             let Some(entry) = self.maps.endpoints.held.get(endpoint).copied() else { continue };
             let ejected = health.ejected.contains(address).into();
             self.maps.endpoints.put(*endpoint, direct::Endpoint { ejected, ..entry })?;
         }
-        if let Some(entry) = self.maps.clusters.held.get(&number).copied() {
-            let panic = if health.panic { direct::Cluster::PANIC } else { 0 };
-            let flags = entry.flags & !direct::Cluster::PANIC | panic;
-            self.maps.clusters.put(number, direct::Cluster { flags, ..entry })?;
+        if !health.panic {
+            self.write_panic(number, 0)?;
         }
-        held.health = health.version;
+        // Only now: what could not be written is tried again.
+        if let Some(held) = self.clusters.by_number.get_mut(&number) {
+            held.health = health.version;
+        }
         Ok(())
+    }
+
+    fn write_panic(&mut self, number: u32, panic: u8) -> Result<(), Error> {
+        let Some(entry) = self.maps.clusters.held.get(&number).copied() else { return Ok(()) };
+        let flags = entry.flags & !direct::Cluster::PANIC | panic;
+        self.maps.clusters.put(number, direct::Cluster { flags, ..entry }).map(|_| ())
     }
 }

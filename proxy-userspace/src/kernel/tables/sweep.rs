@@ -81,15 +81,12 @@ impl Tables {
         if endpoints.is_empty() && clusters.is_empty() && !self.idle.again {
             return Ok(());
         }
-        let left = self.close_accounts(
-            &endpoints.iter().copied().collect(),
-            &clusters.iter().copied().collect(),
-            now,
-        )?;
-        let unnamed = |number: &&u32| !left.iter().any(|key| key.endpoint == **number);
-        endpoints.iter().filter(unnamed).for_each(|number| self.clusters.forget_endpoint(*number));
-        let unnamed = |number: &&u32| !left.iter().any(|key| key.cluster == **number);
-        clusters.iter().filter(unnamed).for_each(|number| self.clusters.forget_cluster(*number));
+        let (endpoints, clusters) = (HashSet::from_iter(endpoints), HashSet::from_iter(clusters));
+        let left = self.close_accounts(&endpoints, &clusters, now)?;
+        let named: HashSet<_> = left.iter().map(|key| key.endpoint).collect();
+        endpoints.difference(&named).for_each(|number| self.clusters.forget_endpoint(*number));
+        let named: HashSet<_> = left.iter().map(|key| key.cluster).collect();
+        clusters.difference(&named).for_each(|number| self.clusters.forget_cluster(*number));
         Ok(())
     }
 

@@ -1,0 +1,118 @@
+//! Which service has which addresses: the oldest one wins what two claim.
+
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, btree_map::Entry as Place},
+    net::{IpAddr, SocketAddr},
+};
+
+use ipnet::IpNet;
+
+use super::{Problems, entry::Entry, registry::Registry};
+use crate::{Host, Map};
+
+/// Who has what. Each port of each captured service has a number, the oldest service's the lowest.
+#[derive(Default)]
+pub(super) struct Claims {
+    /// The number of a service's first port.
+    first: BTreeMap<String, usize>,
+    pub(super) ports: Vec<Held>,
+    /// Every range, longest prefix first, then by port; with the number of the port that has it.
+    pub(super) ranges: Vec<(IpNet, u16, usize)>,
+}
+
+/// What one port of a service has; nothing, if others were older.
+pub(super) struct Held {
+    /// The listener's name: host and port.
+    pub(super) name: String,
+    pub(super) exact: Vec<SocketAddr>,
+    pub(super) ranges: Vec<IpNet>,
+}
+
+impl Claims {
+    /// Gives every captured service what it claims.
+    pub(super) fn new(registry: &Registry, hosts: &Map<String, Host>, problems: &mut Problems) -> Self {
+        let mut claims = Self::default();
+        let (mut exact, mut ranges) = (BTreeMap::new(), BTreeMap::new());
+        for (host, entry) in registry.by_age().into_iter().filter(|(_, entry)| entry.is_captured()) {
+            // A wildcard has addresses of its own and no name to dial.
+            let addresses = hosts.get(host).map_or(&entry.addresses, |host| &host.addresses);
+            claims.first.insert(host.to_owned(), claims.ports.len());
+            for port in &entry.ports {
+                let name = format!("{host}:{}", port.number);
+                claims.ports.push(Held { name, exact: Vec::new(), ranges: Vec::new() });
+                claims.claim(addresses, entry, port.number, &mut exact, problems);
+                claims.claim_ranges(entry, port.number, &mut ranges, problems);
+            }
+        }
+        for (address, number) in exact {
+            claims.ports[number].exact.push(address);
+        }
+        claims.ranges = ranges.into_iter().map(|((subnet, port), number)| (subnet, port, number)).collect();
+        claims.ranges.sort_by_key(|(subnet, port, _)| (Reverse(subnet.prefix_len()), *port, *subnet));
+        for (subnet, _, number) in &claims.ranges {
+            claims.ports[*number].ranges.push(*subnet);
+        }
+        claims
+    }
+
+    /// The number of a host's first port, if it is captured.
+    pub(super) fn first(&self, host: &str) -> Option<usize> {
+        self.first.get(host).copied()
+    }
+
+    /// Gives the last port its addresses.
+    fn claim(
+        &self,
+        addresses: &[IpAddr],
+        entry: &Entry,
+        port: u16,
+        exact: &mut BTreeMap<SocketAddr, usize>,
+        problems: &mut Problems,
+    ) {
+        for address in addresses {
+            if address.is_loopback() {
+                let what = format!(
+                    "{address} never leaves its host, so nothing on it is captured; use another address, or none at all"
+                );
+                problems.warn(&entry.source, "addresses", what);
+                continue;
+            }
+            match exact.entry(SocketAddr::new(*address, port)) {
+                Place::Vacant(place) => drop(place.insert(self.ports.len() - 1)),
+                Place::Occupied(place) => {
+                    let owner = &self.ports[*place.get()].name;
+                    let what = format!("{} belongs to {owner} already, which is older", place.key());
+                    problems.warn(&entry.source, "addresses", what);
+                }
+            }
+        }
+    }
+
+    /// Gives the last port its ranges.
+    fn claim_ranges(
+        &self,
+        entry: &Entry,
+        port: u16,
+        ranges: &mut BTreeMap<(IpNet, u16), usize>,
+        problems: &mut Problems,
+    ) {
+        for subnet in entry.subnets.iter().copied() {
+            match ranges.entry((subnet, port)) {
+                Place::Vacant(place) => drop(place.insert(self.ports.len() - 1)),
+                Place::Occupied(place) => {
+                    let owner = &self.ports[*place.get()].name;
+                    let what = format!("{subnet}:{port} belongs to {owner} already, which is older");
+                    problems.warn(&entry.source, "addresses", what);
+                }
+            }
+        }
+    }
+}
+
+impl Held {
+    /// Its addresses, and then its ranges.
+    pub(super) fn nets(&self) -> impl Iterator<Item = IpNet> {
+        self.exact.iter().map(|address| address.ip().into()).chain(self.ranges.iter().copied())
+    }
+}

@@ -1,0 +1,299 @@
+//! One service, whichever kind of resource brought it: host, addresses, ports, and who serves each port.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
+
+use ipnet::IpNet;
+
+use super::{
+    Problems, Settings, Source, protocol::Protocol, selection::Workloads, verdict::Wishes, workload::Workload,
+};
+use crate::{
+    Service,
+    istio::{
+        names,
+        resource::{self, Item, Labels, ServiceEntry, ServicePort},
+        scalar::TargetPort,
+    },
+};
+
+/// One service.
+pub(super) struct Entry {
+    /// As metrics name it; the host is the registry's key.
+    pub(super) service: Service,
+    pub(super) source: Origin,
+    /// Its own addresses.
+    pub(super) addresses: Vec<IpAddr>,
+    /// Its own ranges.
+    pub(super) subnets: Vec<IpNet>,
+    /// Its name stands for the addresses of its workloads.
+    pub(super) headless: bool,
+    /// A Service without selector: its endpoints, if any, stand where we do not look.
+    selectorless: bool,
+    /// What the annotations of its resources ask for.
+    pub(super) wishes: Wishes,
+    pub(super) ports: Vec<Port>,
+}
+
+/// One port of a service, without those that are not TCP.
+pub(super) struct Port {
+    pub(super) number: u16,
+    pub(super) protocol: Protocol,
+    pub(super) instances: Vec<Instance>,
+}
+
+/// A workload on the port where it serves.
+pub(super) struct Instance {
+    pub(super) address: SocketAddr,
+    pub(super) workload: Arc<Workload>,
+}
+
+/// The resource that brought a service.
+#[derive(Clone, Debug)]
+pub(super) enum Origin {
+    /// Kubernetes'.
+    Service(Arc<Item<resource::Service>>),
+    /// Istio's.
+    Entry(Arc<Item<ServiceEntry>>),
+}
+
+/// Every resource that speaks of one host, each kind in Istio's config order.
+#[derive(Default)]
+pub(super) struct Sources {
+    pub(super) services: Vec<Arc<Item<resource::Service>>>,
+    /// With the host's place in the resource.
+    pub(super) entries: Vec<(Arc<Item<ServiceEntry>>, usize)>,
+}
+
+impl Entry {
+    /// What `sources` make of a host together: Services first, since a ServiceEntry of the same host only adds to
+    /// them. `None`: nobody speaks of it.
+    pub(super) fn new(
+        sources: &Sources,
+        workloads: &Workloads,
+        settings: &Settings,
+        problems: &mut Problems,
+    ) -> Option<Self> {
+        let mut services = sources.services.iter();
+        let mut entry = services.next().map(|item| of_service(item, workloads, settings, problems));
+        services.for_each(|item| drop(of_service(item, workloads, settings, problems)));
+        for (item, index) in &sources.entries {
+            let new = of_service_entry(item, &item.spec.hosts[*index], workloads);
+            match &mut entry {
+                Some(known) => known.add(item, *index, new, problems),
+                None => entry = Some(new),
+            }
+        }
+        entry.iter().for_each(|entry| entry.report_unserved(problems));
+        entry
+    }
+
+    /// Whether connections to it are captured. What may be served elsewhere is left to the kernel.
+    pub(super) fn is_captured(&self) -> bool {
+        let elsewhere = self.selectorless && self.ports.iter().all(|port| port.instances.is_empty());
+        !self.headless && !elsewhere
+    }
+
+    /// The port of that number.
+    pub(super) fn port(&self, number: u16) -> Option<&Port> {
+        self.ports.iter().find(|port| port.number == number)
+    }
+
+    /// Whether `other` claims the same addresses and ports with the same right, and nobody need look at the others'.
+    pub(super) fn claims_like(&self, other: &Self) -> bool {
+        let numbers = |one: &Self| one.ports.iter().map(|port| port.number).collect::<Vec<_>>();
+        let kind = |one: &Self| (one.headless, one.is_captured());
+        self.source.is_like(&other.source)
+            && (&self.addresses, &self.subnets) == (&other.addresses, &other.subnets)
+            && kind(self) == kind(other)
+            && numbers(self) == numbers(other)
+    }
+
+    /// A host that is there already gets more endpoints; of a ServiceEntry also more addresses and ports.
+    fn add(&mut self, item: &Item<ServiceEntry>, index: usize, new: Self, problems: &mut Problems) {
+        self.wishes.join(new.wishes);
+        let is_service = matches!(self.source, Origin::Service(_));
+        if !is_service {
+            let added: Vec<_> =
+                new.addresses.into_iter().filter(|one| !self.addresses.contains(one)).collect();
+            self.addresses.extend(added);
+            let added: Vec<_> = new.subnets.into_iter().filter(|one| !self.subnets.contains(one)).collect();
+            self.subnets.extend(added);
+        }
+        for port in new.ports {
+            match self.ports.iter_mut().find(|other| other.number == port.number) {
+                Some(same) => same.instances.extend(port.instances),
+                None if is_service => {
+                    let what =
+                        format!("{} has no port {}; add it there", self.source.source().key, port.number);
+                    problems.warn(item, format!("hosts[{index}]"), what);
+                }
+                None => self.ports.push(port),
+            }
+        }
+    }
+
+    fn report_unserved(&self, problems: &mut Problems) {
+        let host = &self.service.host;
+        if self.headless {
+            let what =
+                "headless Services are not captured yet: their Pods are dialled directly, no rule applies";
+            problems.warn(&self.source, "clusterIP", what);
+        } else if !self.is_captured() {
+            let what =
+                "is missing, and Endpoints are not read yet: connections to this Service are left alone";
+            problems.warn(&self.source, "selector", what);
+        } else if host.starts_with('*') && self.addresses.is_empty() && self.subnets.is_empty() {
+            let what =
+                format!("{host} has no address of its own and a wildcard cannot be dialled; give addresses");
+            problems.warn(&self.source, "addresses", what);
+        }
+    }
+}
+
+impl Origin {
+    /// Where problems on it belong.
+    pub(super) fn source(&self) -> Source<'_> {
+        match self {
+            Self::Service(item) => (&**item).into(),
+            Self::Entry(item) => (&**item).into(),
+        }
+    }
+
+    /// Where it lives.
+    pub(super) fn namespace(&self) -> &str {
+        &self.source().key.namespace
+    }
+
+    /// Istio's config order.
+    pub(super) fn order(&self) -> (&Option<String>, &str, &str) {
+        match self {
+            Self::Service(item) => item.order(),
+            Self::Entry(item) => item.order(),
+        }
+    }
+
+    /// The labels of those who serve it, if they stand elsewhere. A Service without selector selects nobody, a
+    /// ServiceEntry's empty selector everybody.
+    pub(super) fn selector(&self) -> Option<&Labels> {
+        match self {
+            Self::Service(item) => Some(&item.spec.selector).filter(|selector| !selector.is_empty()),
+            Self::Entry(item) => item.spec.workload_selector.as_ref().map(|selector| &selector.labels),
+        }
+    }
+
+    /// Whether both are the same version.
+    pub(super) fn is(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Service(one), Self::Service(other)) => Arc::ptr_eq(one, other),
+            (Self::Entry(one), Self::Entry(other)) => Arc::ptr_eq(one, other),
+            _ => false,
+        }
+    }
+
+    /// Whether both stand at the same place of the same file and of the order.
+    fn is_like(&self, other: &Self) -> bool {
+        let (one, another) = (self.source(), other.source());
+        (one.file, one.key) == (another.file, another.key) && self.order() == other.order()
+    }
+}
+
+impl<'a> From<&'a Origin> for Source<'a> {
+    fn from(origin: &'a Origin) -> Self {
+        origin.source()
+    }
+}
+
+fn of_service(
+    item: &Arc<Item<resource::Service>>,
+    workloads: &Workloads,
+    settings: &Settings,
+    problems: &mut Problems,
+) -> Entry {
+    let (spec, source) = (&item.spec, Origin::Service(item.clone()));
+    let serving = source
+        .selector()
+        .map(|selector| workloads.serving(&item.key.namespace, selector, spec.publish_not_ready_addresses));
+    let serving = serving.unwrap_or_default();
+    let ports = spec.ports.iter().enumerate();
+    let ports = ports.filter_map(|(index, port)| service_port(item, index, port, &serving, problems));
+    let host = names::service(&item.key.name, &item.key.namespace, &settings.cluster_domain);
+    Entry {
+        service: Service { host, name: item.key.name.clone(), namespace: item.key.namespace.clone() },
+        addresses: spec.addresses().collect(),
+        subnets: Vec::new(),
+        headless: spec.is_headless(),
+        selectorless: spec.selector.is_empty(),
+        wishes: Wishes::of(item),
+        ports: ports.collect(),
+        source,
+    }
+}
+
+fn service_port(
+    item: &Item<resource::Service>,
+    index: usize,
+    port: &ServicePort,
+    serving: &[Arc<Workload>],
+    problems: &mut Problems,
+) -> Option<Port> {
+    let number = port.port?.0;
+    let protocol = Protocol::of_service(port.protocol.as_deref(), port.app_protocol.as_deref(), &port.name);
+    if protocol == Protocol::Datagram {
+        return None;
+    }
+    let instances = instances(serving, number, &port.name, port.target_port.as_ref());
+    if let Some(TargetPort::Name(name)) =
+        port.target_port.as_ref().filter(|_| instances.len() < serving.len())
+    {
+        let what = format!(
+            "{} of {} workloads have no port named {name}; they do not serve this port",
+            serving.len() - instances.len(),
+            serving.len()
+        );
+        problems.warn(item, format!("ports[{index}].targetPort"), what);
+    }
+    Some(Port { number, protocol, instances })
+}
+
+fn instances(
+    serving: &[Arc<Workload>],
+    number: u16,
+    name: &str,
+    target: Option<&TargetPort>,
+) -> Vec<Instance> {
+    let place = |workload: &Arc<Workload>| {
+        let address = workload.socket(number, name, target)?;
+        Some(Instance { address, workload: workload.clone() })
+    };
+    serving.iter().filter_map(place).collect()
+}
+
+fn of_service_entry(item: &Arc<Item<ServiceEntry>>, host: &str, workloads: &Workloads) -> Entry {
+    let (spec, namespace) = (&item.spec, item.key.namespace.as_str());
+    let inline = (0..spec.endpoints.len()).filter_map(|index| Workload::inline(item, index));
+    let mut serving: Vec<_> = inline.map(Arc::new).collect();
+    if let Some(selector) = &spec.workload_selector {
+        serving.extend(workloads.serving(namespace, &selector.labels, false));
+    }
+    let ports = spec.ports.iter().filter_map(|port| {
+        let protocol = Protocol::of_entry(&port.protocol, &port.name);
+        let number = port.number.filter(|_| protocol != Protocol::Datagram)?.0;
+        let target = port.target_port.map(|target| TargetPort::Number(target.0));
+        Some(Port { number, protocol, instances: instances(&serving, number, &port.name, target.as_ref()) })
+    });
+    let host = host.to_ascii_lowercase();
+    let ranges = spec.addresses.iter().filter(|subnet| subnet.single().is_none());
+    Entry {
+        service: Service { name: host.clone(), host, namespace: namespace.to_owned() },
+        addresses: spec.addresses.iter().filter_map(|subnet| subnet.single()).collect(),
+        subnets: ranges.map(|subnet| subnet.0).collect(),
+        headless: false,
+        selectorless: false,
+        wishes: Wishes::of(item),
+        ports: ports.collect(),
+        source: Origin::Entry(item.clone()),
+    }
+}

@@ -5,11 +5,12 @@ use tests::client::connect;
 use tests::daemon::field;
 use tests::yaml::fqdn;
 
+use crate::datapath::Datapath;
 use crate::scene::{Scene, VIP4, answer, at};
 
 #[test]
 fn bytes_of_a_direct_connection_are_seen_while_it_is_open_and_after() {
-    let scene = Scene::echo("live");
+    let scene = Scene::echo("live", Datapath::Direct);
     let service = fqdn("tcp-echo");
     let labels = [("source_workload", "client"), ("destination_service", &*service), ("response_flags", "-")];
     let read = |name: &str| scene.daemon.metrics().sum(name, &labels);
@@ -37,7 +38,7 @@ fn bytes_of_a_direct_connection_are_seen_while_it_is_open_and_after() {
 
 #[test]
 fn a_refused_connect_has_its_flag_in_the_log_and_in_the_metrics() {
-    let scene = Scene::echo("flags");
+    let scene = Scene::echo("flags", Datapath::Direct);
     drop(scene.one);
     let dialled = scene.client.enter(|| std::net::TcpStream::connect(at(VIP4, 9000)));
     assert_eq!(dialled.unwrap_err().kind(), std::io::ErrorKind::ConnectionRefused);
@@ -54,7 +55,7 @@ fn a_refused_connect_has_its_flag_in_the_log_and_in_the_metrics() {
 
 #[test]
 fn routes_and_status_tell_who_routes_and_why() {
-    let scene = Scene::with_args("who", "--lease 30s");
+    let scene = Scene::with_args("who", Datapath::Direct, "--lease 30s");
     assert_eq!(answer(&scene.client, scene.vip()), "one");
     let routes = scene.daemon.must("routes");
     assert!(routes.contains("10.96.0.10:9000  direct  tcp-echo.default"), "{routes}");
@@ -72,7 +73,7 @@ fn routes_and_status_tell_who_routes_and_why() {
 
 #[test]
 fn pins_survive_a_kill_and_the_next_daemon_takes_them_over_with_its_counts() {
-    let mut scene = Scene::with_args("pins", "--pin");
+    let mut scene = Scene::with_args("pins", Datapath::Direct, "--pin");
     assert_eq!(scene.answers(3)["one"], 3);
     assert!(scene.daemon.must("status").contains("made by this one"), "{}", scene.daemon.must("status"));
     scene.daemon.kill9();

@@ -8,6 +8,7 @@ mod scene;
 mod balancing;
 mod books;
 mod capture;
+mod direct_telemetry;
 mod failures;
 mod forwarding;
 mod gateway;

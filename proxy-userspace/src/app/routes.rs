@@ -137,7 +137,7 @@ mod tests {
 
     fn at(listener: Arc<Listener>) -> Snapshot {
         let listeners = BTreeMap::from([("10.0.0.5:80".parse().unwrap(), listener)]);
-        Snapshot { listeners: listeners.into_iter().collect(), ..Snapshot::default() }
+        Snapshot { listeners: listeners.into(), ..Snapshot::default() }
     }
 
     const RULE: &str = "    if any -> 100% PassthroughCluster\n";

@@ -104,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn a_socket_is_counted_by_its_limit_and_its_endpoint() {
+    fn a_socket_is_counted_by_its_limit_and_by_itself() {
         let mut count = Count::default();
         for socket in [
             tracked(limit::RESERVED, 7, 3, LimitScope::Workload),

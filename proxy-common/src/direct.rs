@@ -175,6 +175,8 @@ pub struct Account {
     pub closed: u64,
     /// Never established: refused, timed out, unreachable (UF).
     pub failed: u64,
+    /// Never established, because the application gave up first (DC).
+    pub abandoned: u64,
     /// Limit reached (UO).
     pub overflowed: u64,
     /// Nobody there (UH).
@@ -221,6 +223,10 @@ pub struct Tracked {
     pub padding: [u8; 3],
     /// The endpoint's address, v4-mapped.
     pub endpoint_address: [u8; 16],
+    /// Low half of the bytes that had come when the client's FIN was acknowledged: one more later is the server's FIN.
+    pub came_before_fin: u32,
+    /// Explicit, so that no byte of the value is undefined.
+    pub end_padding: u32,
 }
 
 impl Tracked {
@@ -234,6 +240,12 @@ impl Tracked {
     pub const OUTLIER: u32 = 8;
     /// `getpeername` shows `original`.
     pub const REWRITTEN: u32 = 16;
+    /// The client ended its stream first.
+    pub const CLIENT_ENDED: u32 = 32;
+    /// The server ended its stream first.
+    pub const SERVER_ENDED: u32 = 64;
+    /// To be counted when the kernel begins to connect, not before (MPTCP: nothing else would tell that it never did).
+    pub const LATE: u32 = 128;
 }
 
 /// What an [`Event`] tells.
@@ -321,8 +333,8 @@ const _: () = {
     assert!(size_of::<ListenerKey>() == 22 && align_of::<ListenerKey>() == 1);
     assert!(size_of::<Listener>() == 16 && size_of::<Slot>() == 16);
     assert!(size_of::<Cluster>() == 40 && size_of::<Endpoint>() == 24);
-    assert!(size_of::<AccountKey>() == 16 && size_of::<Account>() == 96);
-    assert!(size_of::<Tracked>() == 80 && size_of::<Event>() == 104);
+    assert!(size_of::<AccountKey>() == 16 && size_of::<Account>() == 104);
+    assert!(size_of::<Tracked>() == 88 && size_of::<Event>() == 104);
 };
 
 macro_rules! plain_bytes {

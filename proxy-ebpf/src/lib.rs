@@ -1,27 +1,6 @@
-//! What both objects share: which destinations are claimed.
-//!
-//! `capture` asks before it gives a connection to the daemon, `deliver` asks again when the packet arrives. Both
-//! must answer alike, so the question and its two maps live here; the daemon creates the maps once.
+//! What both objects share: addresses as contexts hold them, and as the maps do.
 
 #![no_std]
-
-mod maps;
-
-use proxy_common::{Destination, is_loopback};
-
-/// The verdict on `destination`: its exact listener, else its longest prefix, else `None`. A loopback destination
-/// is only ever claimed exactly: `0.0.0.0/0` is not meant to take a workload's own servers away.
-#[inline(always)]
-#[must_use]
-pub fn claim(destination: &Destination) -> Option<u32> {
-    if let Some(verdict) = maps::listener(destination) {
-        return Some(verdict);
-    }
-    if is_loopback(&destination.address) {
-        return None;
-    }
-    maps::subnet(destination)
-}
 
 /// The `::ffff:a.b.c.d` form of an IPv4 address that a context holds as one word in network order.
 #[inline(always)]
@@ -36,4 +15,19 @@ pub fn v4_mapped(address: u32) -> [u8; 16] {
 pub fn words(words: [u32; 4]) -> [u8; 16] {
     let [a, b, c, d] = words.map(u32::to_ne_bytes);
     [a[0], a[1], a[2], a[3], b[0], b[1], b[2], b[3], c[0], c[1], c[2], c[3], d[0], d[1], d[2], d[3]]
+}
+
+/// The word `index`, 0 to 3, of an address, as a context wants it.
+#[inline(always)]
+#[must_use]
+pub fn word(address: &[u8; 16], index: usize) -> u32 {
+    let at = index * 4;
+    u32::from_ne_bytes([address[at], address[at + 1], address[at + 2], address[at + 3]])
+}
+
+/// Whether an address is an IPv4 one.
+#[inline(always)]
+#[must_use]
+pub fn is_v4_mapped(address: &[u8; 16]) -> bool {
+    word(address, 0) == 0 && word(address, 1) == 0 && word(address, 2) == u32::from_ne_bytes([0, 0, 0xff, 0xff])
 }

@@ -4,11 +4,20 @@ use tests::client::{Connection, Dial, connect};
 use tests::server;
 use tests::yaml::service_entry;
 
+use crate::datapath::Datapath;
 use crate::scene::{Scene, answer, at};
 
-#[test]
-fn sixty_destinations_are_held_open_with_twenty_ports() {
-    let scene = Scene::echo("sixty");
+twice! {
+    sixty_destinations_are_held_open_with_twenty_ports,
+    one_source_port_reaches_two_destinations_at_once,
+    the_server_sees_the_workloads_address,
+    the_client_sees_the_address_it_asked_for,
+    what_no_listener_claims_never_meets_the_daemon,
+    a_neighbour_that_is_not_enrolled_is_left_alone,
+}
+
+fn sixty_destinations_are_held_open_with_twenty_ports(datapath: Datapath) {
+    let scene = Scene::echo("sixty", datapath);
     scene.at_two.ip("route add local 10.99.0.0/24 dev lo");
     scene.mesh.node().ip(&format!("route add 10.99.0.0/24 via {}", scene.at_two.v4()));
     let entry = |n: u16| {
@@ -25,9 +34,8 @@ fn sixty_destinations_are_held_open_with_twenty_ports() {
     }
 }
 
-#[test]
-fn one_source_port_reaches_two_destinations_at_once() {
-    let scene = Scene::echo("fixed");
+fn one_source_port_reaches_two_destinations_at_once(datapath: Datapath) {
+    let scene = Scene::echo("fixed", datapath);
     let addresses = ["10.96.0.60".to_owned()];
     scene
         .daemon
@@ -41,9 +49,8 @@ fn one_source_port_reaches_two_destinations_at_once() {
     assert_eq!((first.local().port(), second.local().port()), (5_555, 5_555));
 }
 
-#[test]
-fn the_server_sees_the_workloads_address() {
-    let scene = Scene::with_server("source", |workload| server::who_am_i(workload, 9000, "one"));
+fn the_server_sees_the_workloads_address(datapath: Datapath) {
+    let scene = Scene::with_server("source", datapath, |workload| server::who_am_i(workload, 9000, "one"));
     for to in [scene.vip(), at(crate::scene::VIP6, 9000)] {
         assert_eq!(connect(&scene.client, to).line(), format!("one {}", scene.client.v4()));
     }
@@ -53,17 +60,15 @@ fn the_server_sees_the_workloads_address() {
     assert_eq!(connect(&scene.client, at("fd00:96::70", 9000)).line(), format!("one {}", scene.client.v6()));
 }
 
-#[test]
-fn the_client_sees_the_address_it_asked_for() {
-    let scene = Scene::echo("asked");
+fn the_client_sees_the_address_it_asked_for(datapath: Datapath) {
+    let scene = Scene::echo("asked", datapath);
     for to in [scene.vip(), at(crate::scene::VIP6, 9000)] {
         assert_eq!(connect(&scene.client, to).peer(), to);
     }
 }
 
-#[test]
-fn what_no_listener_claims_never_meets_the_daemon() {
-    let scene = Scene::echo("pass");
+fn what_no_listener_claims_never_meets_the_daemon(datapath: Datapath) {
+    let scene = Scene::echo("pass", datapath);
     connect(&scene.client, scene.two.address())
         .must_echo("direct", "two direct")
         .half_close()
@@ -74,13 +79,12 @@ fn what_no_listener_claims_never_meets_the_daemon() {
     connect(&scene.client, loopback.address()).must_echo("direct", "myself direct");
     // The log is in order: when the captured connection is there, any other would be.
     connect(&scene.client, scene.vip()).must_echo("captured", "one captured");
-    scene.daemon.must_log(&[("original_destination", &scene.vip().to_string())]);
+    scene.must_log(&[("original_destination", &scene.vip().to_string())]);
     assert_eq!(scene.daemon.log().len(), 1);
 }
 
-#[test]
-fn a_neighbour_that_is_not_enrolled_is_left_alone() {
-    let scene = Scene::echo("stranger");
+fn a_neighbour_that_is_not_enrolled_is_left_alone(datapath: Datapath) {
+    let scene = Scene::echo("stranger", datapath);
     let stranger = scene.mesh.workload("stranger");
     let native = scene.mesh.workload("native");
     native.claim(&scene.mesh, scene.vip().ip());

@@ -7,17 +7,26 @@ use std::thread;
 use tests::client::{Connection, connect};
 use tests::server::{self, Pace};
 
+use crate::datapath::Datapath;
 use crate::scene::Scene;
 
-#[test]
-fn a_gibibyte_crosses_each_way_at_once_unharmed() {
+twice! {
+    a_gibibyte_crosses_each_way_at_once_unharmed,
+    a_half_close_leaves_the_other_direction_open,
+    a_reset_by_the_client_is_a_reset_for_the_server,
+    a_reset_by_the_server_is_a_reset_for_the_client,
+    a_server_may_speak_first,
+    a_silent_connection_stays,
+}
+
+fn a_gibibyte_crosses_each_way_at_once_unharmed(datapath: Datapath) {
     const GIBIBYTE: u64 = 1 << 30;
     let seed = fastrand::u64(..);
     eprintln!("seed {seed}");
-    let scene = Scene::with_server("bulk", |workload| server::bulk(workload, 9000, GIBIBYTE, seed));
+    let scene = Scene::with_server("bulk", datapath, |workload| server::bulk(workload, 9000, GIBIBYTE, seed));
     exchange(&mut connect(&scene.client, scene.vip()), GIBIBYTE, seed.wrapping_add(1));
     let (received, sent) = (GIBIBYTE.to_string(), (GIBIBYTE + 64).to_string());
-    scene.daemon.must_log(&[("received_bytes", &received), ("sent_bytes", &sent), ("response_flags", "-")]);
+    scene.must_log(&[("received_bytes", &received), ("sent_bytes", &sent), ("response_flags", "-")]);
 }
 
 /// Sends `bytes` while reading as many, and compares checksums with a [`server::bulk`].
@@ -33,45 +42,41 @@ pub(crate) fn exchange(connection: &mut Connection, bytes: u64, seed: u64) {
     connection.must_be_closed();
 }
 
-#[test]
-fn a_half_close_leaves_the_other_direction_open() {
-    let scene = Scene::with_server("half", |workload| server::echo(workload, 9000));
+fn a_half_close_leaves_the_other_direction_open(datapath: Datapath) {
+    let scene = Scene::with_server("half", datapath, |workload| server::echo(workload, 9000));
     let mut connection = connect(&scene.client, scene.vip());
     connection.send("first ").send("second").half_close();
     assert_eq!(connection.rest(), b"first second");
-    scene.daemon.must_log(&[("cause", "client_fin"), ("received_bytes", "12"), ("sent_bytes", "12")]);
+    scene.must_log(&[("cause", "client_fin"), ("received_bytes", "12"), ("sent_bytes", "12")]);
 }
 
-#[test]
-fn a_reset_by_the_client_is_a_reset_for_the_server() {
+fn a_reset_by_the_client_is_a_reset_for_the_server(datapath: Datapath) {
     let (tell, ended) = mpsc::channel();
-    let scene = Scene::with_server("crst", move |workload| server::witness(workload, 9000, tell));
+    let scene = Scene::with_server("crst", datapath, move |workload| server::witness(workload, 9000, tell));
     let mut connection = connect(&scene.client, scene.vip());
     connection.send("abc");
     tests::wait::until("the server has it", || scene.one.accepted() == 1);
     connection.reset();
-    assert_eq!(ended.recv().unwrap().unwrap_err().kind(), ErrorKind::ConnectionReset);
-    scene.daemon.must_log(&[("cause", "client_rst")]);
+    let ended = ended.recv().expect("the server tells").expect_err("a reset");
+    assert_eq!(ended.kind(), ErrorKind::ConnectionReset);
+    scene.must_log(&[("cause", "client_rst")]);
 }
 
-#[test]
-fn a_reset_by_the_server_is_a_reset_for_the_client() {
-    let scene = Scene::with_server("srst", |workload| server::resetter(workload, 9000));
+fn a_reset_by_the_server_is_a_reset_for_the_client(datapath: Datapath) {
+    let scene = Scene::with_server("srst", datapath, |workload| server::resetter(workload, 9000));
     connect(&scene.client, scene.vip()).send("bye\n").must_be_reset();
-    scene.daemon.must_log(&[("cause", "server_rst")]);
+    scene.must_log(&[("cause", "server_rst")]);
 }
 
-#[test]
-fn a_server_may_speak_first() {
-    let scene = Scene::with_server("banner", |workload| server::who_am_i(workload, 9000, "one"));
+fn a_server_may_speak_first(datapath: Datapath) {
+    let scene = Scene::with_server("banner", datapath, |workload| server::who_am_i(workload, 9000, "one"));
     let mut connection = connect(&scene.client, scene.vip());
     assert_eq!(connection.line(), format!("one {}", scene.client.v4()));
     connection.must_echo("and now me", "and now me");
 }
 
-#[test]
-fn a_silent_connection_stays() {
-    let scene = Scene::echo("silent");
+fn a_silent_connection_stays(datapath: Datapath) {
+    let scene = Scene::echo("silent", datapath);
     let mut silent = connect(&scene.client, scene.vip());
     scene.answers(200);
     silent.must_echo("still there?", "one still there?");

@@ -2,6 +2,7 @@
 
 use tests::client::must_be_refused;
 
+use crate::datapath::Datapath;
 use crate::scene::{Scene, answer};
 
 /// Gateway, DestinationRule and VirtualService of the seed's TCP section, first step, letter for letter.
@@ -86,7 +87,7 @@ spec:
 
 #[test]
 fn the_port_is_open_only_while_a_virtual_service_routes_it() {
-    let scene = Scene::unrouted("gateway");
+    let scene = Scene::unrouted("gateway", Datapath::Steer);
     let gateway = scene.gateway();
     let (without, _) = SEED_V1.rsplit_once("---\n").unwrap();
     scene.daemon.apply("tcp-echo.yaml", without);
@@ -102,7 +103,7 @@ fn the_port_is_open_only_while_a_virtual_service_routes_it() {
 
 #[test]
 fn a_gateway_for_somebody_else_is_left_alone() {
-    let scene = Scene::unrouted("foreign");
+    let scene = Scene::unrouted("foreign", Datapath::Steer);
     let gateway = scene.gateway();
     scene.daemon.apply("tcp-echo.yaml", &SEED_V1.replace("istio: ingressgateway", "istio: egressgateway"));
     must_be_refused(&scene.client, gateway);

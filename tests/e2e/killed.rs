@@ -3,11 +3,12 @@
 use tests::client::{connect, must_be_refused};
 use tests::server;
 
+use crate::datapath::Datapath;
 use crate::scene::{Scene, VIP6, answer, answers, at};
 
 #[test]
 fn with_policy_open_the_next_connection_goes_its_own_way() {
-    let mut scene = Scene::with_args("open", "--failure-policy open");
+    let mut scene = Scene::with_args("open", Datapath::Steer, "--failure-policy open");
     let native = scene.mesh.workload("native");
     native.claim(&scene.mesh, scene.vip().ip());
     native.claim(&scene.mesh, VIP6.parse().unwrap());
@@ -23,7 +24,7 @@ fn with_policy_open_the_next_connection_goes_its_own_way() {
 
 #[test]
 fn with_policy_closed_the_next_connection_is_refused() {
-    let mut scene = Scene::with_args("closed", "--failure-policy closed");
+    let mut scene = Scene::with_args("closed", Datapath::Steer, "--failure-policy closed");
     assert_eq!(answer(&scene.client, scene.vip()), "one");
     scene.daemon.kill9();
     (0..20).for_each(|_| must_be_refused(&scene.client, scene.vip()));

@@ -8,12 +8,16 @@ use tests::client::{connect, must_be_refused};
 use tests::daemon::field;
 use tests::yaml::service;
 
+use crate::datapath::Datapath;
 use crate::gateway::SEED_V1;
 use crate::scene::{Scene, answer};
 
-#[test]
-fn a_stop_leaves_nothing_behind() {
-    let mut scene = Scene::echo("stop");
+twice! {
+    a_stop_leaves_nothing_behind,
+}
+
+fn a_stop_leaves_nothing_behind(datapath: Datapath) {
+    let mut scene = Scene::echo("stop", datapath);
     assert_eq!(answer(&scene.client, scene.vip()), "one");
     scene.daemon.exec("true");
     scene.daemon.stop();
@@ -21,7 +25,7 @@ fn a_stop_leaves_nothing_behind() {
 
 #[test]
 fn sigterm_lets_open_connections_finish() {
-    let mut scene = Scene::unrouted("drain");
+    let mut scene = Scene::unrouted("drain", Datapath::Steer);
     scene.daemon.apply("tcp-echo.yaml", SEED_V1);
     let mut captured = connect(&scene.client, scene.vip());
     let mut through_gateway = connect(&scene.client, scene.gateway());
@@ -45,7 +49,7 @@ fn answered(connection: &mut tests::client::Connection) -> String {
 
 #[test]
 fn what_does_not_finish_in_time_is_cut() {
-    let mut scene = Scene::with_args("cut", "--drain-timeout 300ms");
+    let mut scene = Scene::with_args("cut", Datapath::Steer, "--drain-timeout 300ms");
     let mut open = connect(&scene.client, scene.vip());
     open.must_echo("hello", "one hello");
     scene.daemon.stop();
@@ -55,7 +59,7 @@ fn what_does_not_finish_in_time_is_cut() {
 
 #[test]
 fn a_second_daemon_with_the_same_run_folder_is_refused() {
-    let scene = Scene::echo("second");
+    let scene = Scene::echo("second", Datapath::Steer);
     let mut second = scene.daemon.command();
     let output = scene.mesh.node().output(second.stdout(Stdio::piped()).stderr(Stdio::piped())).unwrap();
     let complaint = String::from_utf8_lossy(&output.stderr);
@@ -67,7 +71,7 @@ fn a_second_daemon_with_the_same_run_folder_is_refused() {
 
 #[test]
 fn addresses_stay_over_a_restart() {
-    let mut scene = Scene::echo("stay");
+    let mut scene = Scene::echo("stay", Datapath::Steer);
     let names = ["alpha", "beta", "gamma"].map(|name| service(name, &[], 9000)).concat();
     scene.daemon.apply("names.yaml", &names);
     let before = scene.daemon.exec("cat /etc/hosts");
@@ -84,7 +88,7 @@ fn addresses_stay_over_a_restart() {
 
 #[test]
 fn a_start_that_fails_leaves_nothing_behind() {
-    let scene = Scene::echo("failing");
+    let scene = Scene::echo("failing", Datapath::Steer);
     let folder = |name: &str| std::env::temp_dir().join(format!("{}-{name}", scene.mesh.id()));
     let (run, instance) = (folder("run"), format!("{}-second", scene.mesh.id()));
     let cgroup = tests::sweep::cgroup2().join(&instance);

@@ -7,11 +7,16 @@ use std::time::{Duration, Instant};
 use tests::client::{Connection, connect};
 use tests::yaml;
 
+use crate::datapath::Datapath;
 use crate::scene::{Scene, answer};
 
-#[test]
-fn an_edit_takes_effect_within_moments() {
-    let scene = Scene::echo("moments");
+twice! {
+    an_edit_takes_effect_within_moments,
+    weight_edits_break_no_open_connection,
+}
+
+fn an_edit_takes_effect_within_moments(datapath: Datapath) {
+    let scene = Scene::echo("moments", datapath);
     let mut worst = Duration::ZERO;
     for (subset, who) in [("v2", "two"), ("v1", "one"), ("v2", "two")] {
         scene.daemon.write("routing.yaml", &yaml::split(&[(subset, 100)]));
@@ -24,9 +29,8 @@ fn an_edit_takes_effect_within_moments() {
     eprintln!("the slowest of three edits took {} ms from write to first connection", worst.as_millis());
 }
 
-#[test]
-fn weight_edits_break_no_open_connection() {
-    let scene = Scene::echo("edits");
+fn weight_edits_break_no_open_connection(datapath: Datapath) {
+    let scene = Scene::echo("edits", datapath);
     let open = || (0..50).map(|_| connect(&scene.client, scene.vip())).collect::<Vec<_>>();
     let (mut idle, streaming) = (open(), open());
     let edited = AtomicBool::new(false);
@@ -38,7 +42,7 @@ fn weight_edits_break_no_open_connection() {
             scene.answers(5);
         }
         edited.store(true, Ordering::SeqCst);
-        streams.into_iter().map(|stream| stream.join().unwrap()).collect()
+        streams.into_iter().map(|stream| stream.join().expect("no panic")).collect()
     });
     assert!(rounds.iter().all(|&rounds| rounds > 0), "{rounds:?}");
     for connection in &mut idle {
@@ -58,7 +62,7 @@ fn stream_until(mut connection: Connection, done: &AtomicBool) -> usize {
 
 #[test]
 fn a_broken_edit_is_reported_and_the_last_good_stays() {
-    let scene = Scene::echo("broken");
+    let scene = Scene::echo("broken", Datapath::Steer);
     scene.daemon.apply("routing.yaml", &yaml::split(&[("v2", 100)]));
     scene
         .daemon
@@ -73,7 +77,7 @@ fn a_broken_edit_is_reported_and_the_last_good_stays() {
 
 #[test]
 fn a_broken_resource_costs_only_itself() {
-    let scene = Scene::echo("one-bad");
+    let scene = Scene::echo("one-bad", Datapath::Steer);
     let bad = "---\napiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata: {name: crooked}\nspec: {hosts: 7}\n";
     scene.daemon.apply("routing.yaml", &(yaml::split(&[("v2", 100)]) + bad));
     scene.daemon.must_say("crooked");

@@ -4,11 +4,16 @@ use tests::client::{Connection, connect};
 use tests::daemon::field;
 use tests::server;
 
+use crate::datapath::Datapath;
 use crate::scene::{Scene, answer};
 
-#[test]
-fn two_thousand_connections_leave_every_gauge_at_zero() {
-    let scene = Scene::echo("churn");
+twice! {
+    two_thousand_connections_leave_every_gauge_at_zero,
+    many_connections_at_once_are_all_served,
+}
+
+fn two_thousand_connections_leave_every_gauge_at_zero(datapath: Datapath) {
+    let scene = Scene::echo("churn", datapath);
     assert_eq!(scene.answers(2_000)["one"], 2_000);
     let metrics = scene.daemon.must_settle();
     assert_eq!(metrics.sum("istio_tcp_connections_opened_total", &[]), 2_000);
@@ -24,14 +29,13 @@ fn two_thousand_connections_leave_every_gauge_at_zero() {
     assert_eq!((log.len(), sources.len()), (2_000, 2_000), "exactly one line a connection");
 }
 
-#[test]
-fn many_connections_at_once_are_all_served() {
-    let scene = Scene::echo("crowd");
+fn many_connections_at_once_are_all_served(datapath: Datapath) {
+    let scene = Scene::echo("crowd", datapath);
     let mut crowd: Vec<Connection> = (0..500).map(|_| connect(&scene.client, scene.vip())).collect();
     for connection in &mut crowd {
         connection.must_echo("hello", "one hello");
     }
-    assert_eq!(scene.daemon.metrics().sum("shunt_connections_open", &[]), 500);
+    assert_eq!(datapath.open(&scene.daemon.metrics()), 500);
     drop(crowd);
     scene.daemon.must_settle();
 }
@@ -39,7 +43,7 @@ fn many_connections_at_once_are_all_served() {
 #[test]
 fn running_out_of_descriptors_is_survived() {
     let tcp_echo = |workload: &_| server::tcp_echo(workload, 9000, "one");
-    let scene = Scene::set("emfile", |setup| setup.open_files(256), tcp_echo);
+    let scene = Scene::set("emfile", Datapath::Steer, |setup| setup.open_files(256), tcp_echo);
     // The kernel completes them all; the daemon can accept only some until others end.
     let mut crowd: Vec<Connection> = (0..300).map(|_| connect(&scene.client, scene.vip())).collect();
     crowd[0].must_echo("hello", "one hello");

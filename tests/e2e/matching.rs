@@ -3,7 +3,20 @@
 use tests::server;
 use tests::yaml::{rule, service_entry, virtual_service};
 
+use crate::datapath::Datapath;
 use crate::scene::{Scene, VIP6, answer, at};
+use crate::shifting::must_share;
+
+twice! {
+    by_port,
+    by_destination_subnet,
+    by_source_subnet,
+    by_source_labels_all_of_them,
+    by_source_namespace,
+    the_first_rule_that_matches_wins,
+    what_no_rule_matches_goes_to_the_service_itself,
+    an_exact_address_goes_before_a_range_and_a_narrow_range_before_a_wide_one,
+}
 
 /// Rules that send what `matches` matches to v2 and the rest to v1.
 fn two_when(matches: &str) -> String {
@@ -11,10 +24,9 @@ fn two_when(matches: &str) -> String {
     virtual_service("tcp-echo", &rules)
 }
 
-#[test]
-fn by_port() {
-    let scene = Scene::echo("port");
-    let services = std::fs::read_to_string(scene.daemon.config("services.yaml")).unwrap();
+fn by_port(datapath: Datapath) {
+    let scene = Scene::echo("port", datapath);
+    let services = std::fs::read_to_string(scene.daemon.config("services.yaml")).expect("services");
     let more = "{name: more, port: 9001, targetPort: 9000}";
     let services = services
         .replace("ports: [{name: tcp, port: 9000}]", &format!("ports: [{{name: tcp, port: 9000}}, {more}]"));
@@ -24,17 +36,15 @@ fn by_port() {
     assert_eq!(answer(&scene.client, at(crate::scene::VIP4, 9001)), "two");
 }
 
-#[test]
-fn by_destination_subnet() {
-    let scene = Scene::echo("dst");
+fn by_destination_subnet(datapath: Datapath) {
+    let scene = Scene::echo("dst", datapath);
     scene.daemon.apply("routing.yaml", &two_when("destinationSubnets: [\"fd00:96::/32\", 10.97.0.0/16]"));
     assert_eq!(answer(&scene.client, scene.vip()), "one");
     assert_eq!(answer(&scene.client, at(VIP6, 9000)), "two");
 }
 
-#[test]
-fn by_source_subnet() {
-    let mut scene = Scene::echo("src");
+fn by_source_subnet(datapath: Datapath) {
+    let mut scene = Scene::echo("src", datapath);
     let other = scene.mesh.workload("other");
     scene.daemon.enroll(&other, "");
     scene.daemon.apply("routing.yaml", &two_when(&format!("sourceSubnet: {}/32", other.v4())));
@@ -42,9 +52,8 @@ fn by_source_subnet() {
     assert_eq!(answer(&other, scene.vip()), "two");
 }
 
-#[test]
-fn by_source_labels_all_of_them() {
-    let mut scene = Scene::echo("labels");
+fn by_source_labels_all_of_them(datapath: Datapath) {
+    let mut scene = Scene::echo("labels", datapath);
     let (half, whole) = (scene.mesh.workload("half"), scene.mesh.workload("whole"));
     scene.daemon.enroll(&half, "--label app=api");
     scene.daemon.enroll(&whole, "--label app=api --label tier=gold --label extra=1");
@@ -54,9 +63,8 @@ fn by_source_labels_all_of_them() {
     assert_eq!(answer(&whole, scene.vip()), "two");
 }
 
-#[test]
-fn by_source_namespace() {
-    let mut scene = Scene::echo("ns");
+fn by_source_namespace(datapath: Datapath) {
+    let mut scene = Scene::echo("ns", datapath);
     let shop = scene.mesh.workload("shop");
     scene.daemon.enroll(&shop, "--namespace shop");
     scene.daemon.apply("routing.yaml", &two_when("sourceNamespace: shop"));
@@ -64,9 +72,8 @@ fn by_source_namespace() {
     assert_eq!(answer(&shop, scene.vip()), "two");
 }
 
-#[test]
-fn the_first_rule_that_matches_wins() {
-    let scene = Scene::echo("order");
+fn the_first_rule_that_matches_wins(datapath: Datapath) {
+    let scene = Scene::echo("order", datapath);
     let web = rule("sourceLabels: {app: web}", "tcp-echo", &[("v1", 1)]);
     let port = rule("port: 9000", "tcp-echo", &[("v2", 1)]);
     scene.daemon.apply("routing.yaml", &virtual_service("tcp-echo", &[port.clone(), web.clone()]));
@@ -75,18 +82,15 @@ fn the_first_rule_that_matches_wins() {
     assert_eq!(answer(&scene.client, scene.vip()), "one");
 }
 
-#[test]
-fn what_no_rule_matches_goes_to_the_service_itself() {
-    let scene = Scene::echo("none");
+fn what_no_rule_matches_goes_to_the_service_itself(datapath: Datapath) {
+    let scene = Scene::echo("none", datapath);
     let rule = rule("sourceLabels: {app: nobody}", "tcp-echo", &[("v1", 1)]);
     scene.daemon.apply("routing.yaml", &virtual_service("tcp-echo", &[rule]));
-    let seen = scene.answers(20);
-    assert_eq!((seen["one"], seen["two"]), (10, 10), "round robin over both versions");
+    must_share(&scene.answers(400), &[("one", 50), ("two", 50)]);
 }
 
-#[test]
-fn an_exact_address_goes_before_a_range_and_a_narrow_range_before_a_wide_one() {
-    let scene = Scene::echo("ranges");
+fn an_exact_address_goes_before_a_range_and_a_narrow_range_before_a_wide_one(datapath: Datapath) {
+    let scene = Scene::echo("ranges", datapath);
     let servers = [9100, 9101].map(|port| server::tcp_echo(&scene.at_two, port, &port.to_string()));
     let entry = |host: &str, range: &str, index: usize| {
         service_entry(host, &[range.to_owned()], 9000, servers[index].address())

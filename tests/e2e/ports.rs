@@ -2,7 +2,14 @@
 
 use tests::server;
 
+use crate::datapath::Datapath;
 use crate::scene::{Scene, answer, at};
+
+twice! {
+    a_target_port_by_number_and_by_name,
+    a_service_entrys_endpoint_has_its_own_port,
+    an_endpoint_over_ipv6_serves_an_ipv4_client,
+}
 
 fn service(target: &str) -> String {
     format!(
@@ -28,9 +35,8 @@ status: {{podIP: {}, phase: Running, conditions: [{{type: Ready, status: \"True\
     )
 }
 
-#[test]
-fn a_target_port_by_number_and_by_name() {
-    let scene = Scene::echo("target");
+fn a_target_port_by_number_and_by_name(datapath: Datapath) {
+    let scene = Scene::echo("target", datapath);
     let server = server::tcp_echo(&scene.at_two, 9100, "ported");
     for target in ["9100", "talk"] {
         scene.daemon.apply("ported.yaml", &(service(target) + &pod(&scene)));
@@ -39,9 +45,8 @@ fn a_target_port_by_number_and_by_name() {
     assert_eq!(server.accepted(), 2);
 }
 
-#[test]
-fn a_service_entrys_endpoint_has_its_own_port() {
-    let scene = Scene::echo("entry");
+fn a_service_entrys_endpoint_has_its_own_port(datapath: Datapath) {
+    let scene = Scene::echo("entry", datapath);
     let server = server::tcp_echo(&scene.at_two, 9100, "entry");
     let addresses = ["10.96.0.30".to_owned(), "fd00:96::30".to_owned()];
     scene
@@ -51,9 +56,8 @@ fn a_service_entrys_endpoint_has_its_own_port() {
     assert_eq!(answer(&scene.client, at("fd00:96::30", 443)), "entry");
 }
 
-#[test]
-fn an_endpoint_over_ipv6_serves_an_ipv4_client() {
-    let scene = Scene::echo("crossed");
+fn an_endpoint_over_ipv6_serves_an_ipv4_client(datapath: Datapath) {
+    let scene = Scene::echo("crossed", datapath);
     let addresses = ["10.96.0.40".to_owned()];
     let endpoint = (scene.at_two.v6(), 9000).into();
     scene

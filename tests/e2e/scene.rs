@@ -3,12 +3,15 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
+use serde_json::Value;
 use tests::client::Dial;
-use tests::daemon::Daemon;
+use tests::daemon::{Daemon, field};
 use tests::mesh::{Mesh, Workload};
 use tests::server::{self, Server};
 use tests::setup::Setup;
 use tests::yaml;
+
+use crate::datapath::Datapath;
 
 /// The addresses of the Service `tcp-echo`; its port is 9000.
 pub(crate) const VIP4: &str = "10.96.0.10";
@@ -17,6 +20,7 @@ pub(crate) const VIP6: &str = "fd00:96::10";
 /// The scene. All connections go to version v1 until a story applies another `routing.yaml`.
 pub(crate) struct Scene {
     pub(crate) daemon: Daemon,
+    pub(crate) datapath: Datapath,
     /// Enrolled, labelled `app: web`.
     pub(crate) client: Workload,
     /// The server of version v1, in the workload `at_one`.
@@ -30,30 +34,35 @@ pub(crate) struct Scene {
 
 impl Scene {
     /// Both versions are tcp-echo, and answer `one …` and `two …`.
-    pub(crate) fn echo(name: &str) -> Self {
-        Self::with_args(name, "")
+    pub(crate) fn echo(name: &str, datapath: Datapath) -> Self {
+        Self::with_args(name, datapath, "")
     }
 
     /// Both versions are tcp-echo; the daemon gets `args`.
-    pub(crate) fn with_args(name: &str, args: &str) -> Self {
+    pub(crate) fn with_args(name: &str, datapath: Datapath, args: &str) -> Self {
         let tcp_echo = |workload: &Workload| server::tcp_echo(workload, 9000, "one");
-        Self::set(name, |setup| setup.args(args), tcp_echo)
+        Self::set(name, datapath, |setup| setup.args(args), tcp_echo)
     }
 
     /// Version v1 is a server of the story's choice.
-    pub(crate) fn with_server(name: &str, start: impl FnOnce(&Workload) -> Server) -> Self {
-        Self::set(name, |setup| setup, start)
+    pub(crate) fn with_server(
+        name: &str,
+        datapath: Datapath,
+        start: impl FnOnce(&Workload) -> Server,
+    ) -> Self {
+        Self::set(name, datapath, |setup| setup, start)
     }
 
     /// Neither DestinationRule nor VirtualService are there: a gateway's story brings its own.
-    pub(crate) fn unrouted(name: &str) -> Self {
+    pub(crate) fn unrouted(name: &str, datapath: Datapath) -> Self {
         let tcp_echo = |workload: &Workload| server::tcp_echo(workload, 9000, "one");
-        Self::set(name, |setup| setup.without("routing.yaml").without("subsets.yaml"), tcp_echo)
+        Self::set(name, datapath, |setup| setup.without("routing.yaml").without("subsets.yaml"), tcp_echo)
     }
 
     /// Everything is the story's choice.
     pub(crate) fn set(
         name: &str,
+        datapath: Datapath,
         prepare: impl FnOnce(Setup) -> Setup,
         start: impl FnOnce(&Workload) -> Server,
     ) -> Self {
@@ -61,12 +70,35 @@ impl Scene {
         let client = mesh.workload("client");
         let (at_one, at_two) = (mesh.workload("one"), mesh.workload("two"));
         let (one, two) = (start(&at_one), server::tcp_echo(&at_two, 9000, "two"));
-        let setup = Setup::new(&mesh).file("services.yaml", &services(&one, &two));
+        let setup = Setup::new(&mesh).args(datapath.args()).file("services.yaml", &services(&one, &two));
         let setup = setup.file("subsets.yaml", &yaml::subsets("tcp-echo", &["v1", "v2"]));
         let setup = setup.file("routing.yaml", &yaml::split(&[("v1", 100)]));
         let mut daemon = prepare(setup).start();
         daemon.enroll(&client, "--label app=web");
-        Self { daemon, client, one, at_one, two, at_two, mesh }
+        let scene = Self { daemon, datapath, client, one, at_one, two, at_two, mesh };
+        scene.must_say_its_verdict();
+        scene
+    }
+
+    /// Asserts that what the story is about is what will happen; how else would it notice?
+    #[track_caller]
+    fn must_say_its_verdict(&self) {
+        assert_eq!(self.route(self.vip())["verdict"], self.datapath.verdict());
+    }
+
+    /// What `shunt routes` says of the address `to`.
+    #[track_caller]
+    pub(crate) fn route(&self, to: SocketAddr) -> Value {
+        let routes: Value = serde_json::from_str(&self.daemon.must("routes -o json")).expect("JSON");
+        let is_it = |row: &&Value| field(row, "address") == to.to_string();
+        let row = routes.as_array().expect("a list").iter().find(is_it);
+        row.unwrap_or_else(|| panic!("{to} in {routes}")).clone()
+    }
+
+    /// Waits for an access-log line of the story's datapath that has all of `fields`, and returns it.
+    #[track_caller]
+    pub(crate) fn must_log(&self, fields: &[(&str, &str)]) -> Value {
+        self.daemon.must_log(&[fields, &[("path", self.datapath.path())]].concat())
     }
 
     /// The IPv4 address of `tcp-echo`.

@@ -6,14 +6,21 @@ use tests::client::connect;
 use tests::daemon::field;
 use tests::yaml::fqdn;
 
+use crate::datapath::Datapath;
 use crate::scene::{Scene, answer};
 
-#[test]
-fn metrics_have_istios_labels_and_the_right_bytes() {
-    let scene = Scene::echo("labels");
+twice! {
+    metrics_have_istios_labels_and_the_right_bytes,
+    the_kernels_verdicts_are_counted,
+    a_log_line_tells_the_whole_connection,
+    routes_and_status_say_what_is_in_force,
+}
+
+fn metrics_have_istios_labels_and_the_right_bytes(datapath: Datapath) {
+    let scene = Scene::echo("labels", datapath);
     let mut connection = connect(&scene.client, scene.vip());
     connection.must_echo("hello", "one hello");
-    assert_eq!(scene.daemon.metrics().sum("shunt_connections_open", &[]), 1);
+    assert_eq!(datapath.open(&scene.daemon.metrics()), 1);
     connection.half_close().must_be_closed();
     let metrics = scene.daemon.must_settle();
     let service = fqdn("tcp-echo");
@@ -42,25 +49,23 @@ fn metrics_have_istios_labels_and_the_right_bytes() {
     }
 }
 
-#[test]
-fn the_kernels_verdicts_are_counted() {
-    let scene = Scene::echo("verdicts");
+fn the_kernels_verdicts_are_counted(datapath: Datapath) {
+    let scene = Scene::echo("verdicts", datapath);
     assert_eq!(scene.answers(3)["one"], 3);
     connect(&scene.client, scene.two.address()).must_echo("direct", "two direct");
-    for (verdict, expected) in [("steered", 3), ("passed", 1)] {
+    for (verdict, expected) in [(datapath.counted(), 3), ("passed", 1)] {
         tests::wait::until(&format!("{expected} connects are counted as {verdict}"), || {
             scene.daemon.metrics().sum("shunt_connects_total", &[("verdict", verdict)]) == expected
         });
     }
 }
 
-#[test]
-fn a_log_line_tells_the_whole_connection() {
-    let scene = Scene::echo("line");
+fn a_log_line_tells_the_whole_connection(datapath: Datapath) {
+    let scene = Scene::echo("line", datapath);
     let mut connection = connect(&scene.client, scene.vip());
     let source = connection.local().to_string();
     connection.must_echo("hello", "one hello").half_close().must_be_closed();
-    let line = scene.daemon.must_log(&[("source", &source)]);
+    let line = scene.must_log(&[("source", &source)]);
     for (key, expected) in [
         ("workload", "default/client"),
         ("original_destination", "10.96.0.10:9000"),
@@ -70,7 +75,7 @@ fn a_log_line_tells_the_whole_connection() {
         ("sent_bytes", "10"),
         ("response_flags", "-"),
         ("cause", "client_fin"),
-        ("path", "proxy"),
+        ("path", datapath.path()),
     ] {
         assert_eq!(field(&line, key), expected, "{key} in {line}");
     }
@@ -82,7 +87,7 @@ fn a_log_line_tells_the_whole_connection() {
 
 #[test]
 fn the_tcp_door_serves_three_paths_and_no_more() {
-    let scene = Scene::echo("door");
+    let scene = Scene::echo("door", Datapath::Steer);
     for path in ["/metrics", "/healthz/live", "/healthz/ready"] {
         assert_eq!(scene.daemon.get(path).0, 200, "{path}");
     }
@@ -93,14 +98,13 @@ fn the_tcp_door_serves_three_paths_and_no_more() {
 
 #[test]
 fn the_admin_socket_is_for_root_only() {
-    let scene = Scene::echo("socket");
+    let scene = Scene::echo("socket", Datapath::Steer);
     let socket = scene.daemon.run_dir().join("admin.sock");
     assert_eq!(std::fs::metadata(socket).unwrap().permissions().mode() & 0o777, 0o600);
 }
 
-#[test]
-fn routes_and_status_say_what_is_in_force() {
-    let scene = Scene::echo("status");
+fn routes_and_status_say_what_is_in_force(datapath: Datapath) {
+    let scene = Scene::echo("status", datapath);
     let routes = scene.daemon.must("routes");
     for expected in ["10.96.0.10:9000", &format!("outbound|9000|v1|{}", fqdn("tcp-echo"))] {
         assert!(routes.contains(expected), "{expected} in {routes}");

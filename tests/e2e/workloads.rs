@@ -8,11 +8,18 @@ use tests::server;
 use tests::sweep::{cgroup2, remove_cgroup};
 use tests::yaml::{rule, virtual_service};
 
+use crate::datapath::Datapath;
 use crate::scene::{Scene, answer};
 
-#[test]
-fn two_namespaces_get_two_routes() {
-    let mut scene = Scene::echo("two");
+twice! {
+    two_namespaces_get_two_routes,
+    an_unenrolled_namespace_is_left_alone_and_its_open_connections_live_on,
+    a_cgroup_narrows_a_workload_down,
+    a_workload_that_comes_back_outlives_its_predecessors_last_connection,
+}
+
+fn two_namespaces_get_two_routes(datapath: Datapath) {
+    let mut scene = Scene::echo("two", datapath);
     let api = scene.mesh.workload("api");
     scene.daemon.enroll(&api, "--label app=api");
     let for_app =
@@ -27,9 +34,8 @@ fn two_namespaces_get_two_routes() {
     scene.daemon.stop();
 }
 
-#[test]
-fn an_unenrolled_namespace_is_left_alone_and_its_open_connections_live_on() {
-    let scene = Scene::echo("unenroll");
+fn an_unenrolled_namespace_is_left_alone_and_its_open_connections_live_on(datapath: Datapath) {
+    let scene = Scene::echo("unenroll", datapath);
     let native = scene.mesh.workload("native");
     native.claim(&scene.mesh, scene.vip().ip());
     let _native = server::tcp_echo(&native, 9000, "native");
@@ -45,21 +51,20 @@ fn an_unenrolled_namespace_is_left_alone_and_its_open_connections_live_on() {
     assert!(!unknown.status.success() && String::from_utf8_lossy(&unknown.stderr).contains("client"));
 }
 
-#[test]
-fn a_cgroup_narrows_a_workload_down() {
-    let scene = Scene::echo("cgroup");
+fn a_cgroup_narrows_a_workload_down(datapath: Datapath) {
+    let scene = Scene::echo("cgroup", datapath);
     let native = scene.mesh.workload("native");
     native.claim(&scene.mesh, scene.vip().ip());
     let _native = server::tcp_echo(&native, 9000, "native");
     let narrow = scene.mesh.workload("narrow");
     let cgroup = cgroup2().join(format!("{}-narrow", scene.mesh.id()));
-    fs::create_dir(&cgroup).unwrap();
+    fs::create_dir(&cgroup).expect("a cgroup");
     let _removed = Removed(&cgroup);
     let (netns, place) = (narrow.path(), cgroup.display());
     scene.daemon.must(&format!("enroll --name narrow --cgroup {place} --netns {}", netns.display()));
     assert_eq!(answer(&narrow, scene.vip()), "native", "a process outside the cgroup");
     let script = format!("echo $$ > {place}/cgroup.procs; echo hi | busybox nc 10.96.0.10 9000");
-    let output = narrow.output(Command::new("timeout").args(["20", "sh", "-c", &script])).unwrap();
+    let output = narrow.output(Command::new("timeout").args(["20", "sh", "-c", &script])).expect("start sh");
     assert_eq!(String::from_utf8_lossy(&output.stdout), "one hi\n");
     scene.daemon.must("unenroll narrow");
 }
@@ -74,7 +79,7 @@ impl Drop for Removed<'_> {
 
 #[test]
 fn enrolling_what_cannot_be_is_one_clear_sentence() {
-    let scene = Scene::echo("enroll");
+    let scene = Scene::echo("enroll", Datapath::Steer);
     let taken = scene.mesh.workload("taken");
     for (words, expected) in [
         (format!("enroll --name client --netns {}", taken.path().display()), "client"),
@@ -95,9 +100,8 @@ fn enrolling_what_cannot_be_is_one_clear_sentence() {
     assert_eq!(answer(&scene.client, scene.vip()), "one");
 }
 
-#[test]
-fn a_workload_that_comes_back_outlives_its_predecessors_last_connection() {
-    let scene = Scene::echo("back");
+fn a_workload_that_comes_back_outlives_its_predecessors_last_connection(datapath: Datapath) {
+    let scene = Scene::echo("back", datapath);
     let mut open = connect(&scene.client, scene.vip());
     open.must_echo("before", "one before");
     scene.daemon.must("unenroll client");
@@ -110,7 +114,7 @@ fn a_workload_that_comes_back_outlives_its_predecessors_last_connection() {
 
 #[test]
 fn a_cgroup_that_has_vanished_stands_in_nobodys_way() {
-    let scene = Scene::echo("vanished");
+    let scene = Scene::echo("vanished", Datapath::Steer);
     let cgroup = cgroup2().join(format!("{}-short", scene.mesh.id()));
     fs::create_dir(&cgroup).unwrap();
     let (short, other) = (scene.mesh.workload("short"), scene.mesh.workload("other"));

@@ -161,7 +161,8 @@ impl Daemon {
             let metrics = self.metrics();
             let opened = metrics.sum("istio_tcp_connections_opened_total", &[]);
             let closed = metrics.sum("istio_tcp_connections_closed_total", &[]);
-            let open = metrics.sum("shunt_connections_open", &[]);
+            let open = ["shunt_connections_open", "shunt_direct_connections_open"];
+            let open: u64 = open.iter().map(|gauge| metrics.sum(gauge, &[])).sum();
             (open == 0 && opened == closed).then_some(metrics)
         })
     }

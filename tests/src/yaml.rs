@@ -107,3 +107,16 @@ pub fn rule(matches: &str, host: &str, weights: &[(&str, u32)]) -> String {
 pub fn split(weights: &[(&str, u32)]) -> String {
     virtual_service("tcp-echo", &[rule("", "tcp-echo", weights)])
 }
+
+/// A DestinationRule with one traffic policy, `connectionPool: {…}`, and annotations, `shunt.dev/limit-scope: node` or
+/// none.
+pub fn traffic_policy(host: &str, policy: &str, annotations: &str) -> String {
+    format!(
+        "---
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {{name: {host}, annotations: {{{annotations}}}}}
+spec: {{host: {host}, trafficPolicy: {{{policy}}}}}
+"
+    )
+}

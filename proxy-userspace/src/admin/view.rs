@@ -1,4 +1,4 @@
-//! What `shunt routes` and `shunt status` show: as JSON on the socket, as text to people.
+//! What `shunt routes` shows, and `shunt status` of workloads: as JSON on the socket, as text to people.
 
 use std::{collections::BTreeMap, fmt, path::PathBuf};
 
@@ -11,9 +11,16 @@ pub struct RouteRow {
     pub address: String,
     /// Service and port, or gateway.
     pub listener: String,
-    /// `steer` for captured addresses, `listen` for a gateway's.
+    /// What becomes of connections: `direct` (the kernel routes), `steer` (the daemon does), `pass` (no rule holds), or
+    /// `listen` for a gateway's address.
     pub verdict: String,
-    /// The rules in order, one line each.
+    /// Why they are steered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// Whose connections these are, where that makes a difference: `NAMESPACE KEY=VALUE …`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub workloads: Option<String>,
+    /// The rules in order, one line each; of several rows of one listener, the first has them.
     pub rules: Vec<String>,
 }
 
@@ -36,57 +43,26 @@ pub struct WorkloadRow {
     pub families: Vec<String>,
 }
 
-/// What an operator wants to know first.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Status {
-    /// Version of the daemon.
-    pub version: String,
-    /// Its process.
-    pub pid: u32,
-    /// Seconds since it started.
-    pub uptime_seconds: u64,
-    /// Publications of the rules so far.
-    pub generation: u64,
-    /// How many listeners, gateways, clusters and hosts the rules have.
-    pub counts: BTreeMap<String, usize>,
-    /// `open` or `closed`.
-    pub failure_policy: String,
-    /// Who is looked after.
-    pub workloads: Vec<WorkloadRow>,
-    /// What the kernel programs decided so far.
-    pub connects: BTreeMap<String, u64>,
-    /// What is wrong now, in full sentences.
-    pub problems: Vec<String>,
-}
-
 impl fmt::Display for Routes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.0.is_empty() {
             return writeln!(f, "no listener: no Service or ServiceEntry is in force");
         }
-        for row in &self.0 {
-            writeln!(f, "{}  {}  {}", row.address, row.verdict, row.listener)?;
-            row.rules.iter().try_for_each(|rule| writeln!(f, "    {rule}"))?;
-        }
-        Ok(())
+        self.0.iter().try_for_each(|row| row.fmt(f))
     }
 }
 
-impl fmt::Display for Status {
+impl fmt::Display for RouteRow {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "shunt {}, process {}, up {} s", self.version, self.pid, self.uptime_seconds)?;
-        let counts: Vec<_> = self.counts.iter().map(|(what, count)| format!("{count} {what}")).collect();
-        writeln!(f, "rules: generation {}, {}", self.generation, counts.join(", "))?;
-        writeln!(f, "if this daemon dies: {}", self.failure_policy)?;
-        writeln!(f, "workloads:")?;
-        self.workloads.iter().try_for_each(|workload| writeln!(f, "  {workload}"))?;
-        let connects: Vec<_> = self.connects.iter().map(|(what, count)| format!("{what} {count}")).collect();
-        writeln!(f, "connects: {}", connects.join(", "))?;
-        if self.problems.is_empty() {
-            return writeln!(f, "problems: none");
+        write!(f, "{}  {}  {}", self.address, self.verdict, self.listener)?;
+        if let Some(workloads) = &self.workloads {
+            write!(f, "  for {workloads}")?;
         }
-        writeln!(f, "problems:")?;
-        self.problems.iter().try_for_each(|problem| writeln!(f, "  {problem}"))
+        if let Some(reason) = &self.reason {
+            write!(f, "  ({reason})")?;
+        }
+        writeln!(f)?;
+        self.rules.iter().try_for_each(|rule| writeln!(f, "    {rule}"))
     }
 }
 

@@ -1,57 +1,41 @@
 //! The control loop: changed files, questions, time and signals, one after the other on one thread.
 
-use std::{
-    fs, io,
-    net::SocketAddr,
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{fs, path::PathBuf, sync::Arc, time::Instant};
 
 use anyhow::Context as _;
 use arc_swap::ArcSwap;
-use nix::sys::stat::{Mode, fchmod};
-use proxy_traffic::{Snapshot, Workload};
-use socket2::{Domain, SockAddr, Socket, Type};
-use tokio::{
-    net::{TcpListener, UnixListener},
-    signal::unix::{Signal, SignalKind, signal},
-    sync::mpsc,
-    time::{MissedTickBehavior, interval},
-};
+use proxy_traffic::{Cluster, Snapshot, Workload};
 
 use super::{
     answers,
     cgroups::Cgroups,
     connects::Connects,
+    direct::Direct,
     gateways::Gateways,
+    inbox::{Inbox, Signals, Tick},
     names::{self, Memory},
     resources::Resources,
     start::{self, CLUSTER_DOMAIN},
     workloads::{Extent, Workloads},
 };
 use crate::{
-    admin::{self, Answer, Ask, Asked, Enrolment},
+    admin::{self, Answer, Ask, Enrolment},
     cause::chain,
     kernel::Kernel,
     metrics::Metrics,
     node::Namespace,
-    proxy::{AccessLog, Workers},
+    proxy::{self, AccessLog, Workers},
     settings::Settings,
-    source::{Changes, Folder, Watch},
+    source::{Changes, Folder},
 };
-
-/// How often things are looked after that others may change: routes, ports that were taken, namespaces.
-const TEND: Duration = Duration::from_secs(5);
-
-/// `shunt` commands that may wait for an answer.
-const BACKLOG: i32 = 64;
 
 /// Everything that the daemon is, between start and end.
 pub(super) struct Control {
     pub(super) settings: Settings,
     pub(super) started: Instant,
     pub(super) ready: bool,
+    /// Whether programs and tables of an earlier daemon were there to be taken over.
+    pub(super) adopted: bool,
     /// Whether the start succeeded.
     opened: bool,
     pub(super) resources: Resources,
@@ -63,6 +47,8 @@ pub(super) struct Control {
     access_log: AccessLog,
     memory: Memory,
     own_hosts: String,
+    /// Clusters with outlier detection.
+    watched: Vec<Arc<Cluster>>,
     workers: Workers,
     // After `workers`: capture ends when nobody is left to serve it.
     pub(super) workloads: Workloads,
@@ -78,14 +64,17 @@ impl Control {
         let access_log = start::access_log(&settings, metrics.clone())?;
         let workers = start::workers(&settings, snapshot.clone(), metrics.clone(), access_log.clone())?;
         let kernel = Kernel::load(&start::kernel(&settings, cgroups)?)?;
+        let direct = Direct::new(&metrics, snapshot.clone(), access_log.clone(), settings.lease);
         Ok(Self {
             started: Instant::now(),
             ready: false,
+            adopted: kernel.is_adopted(),
             opened: false,
             resources: Resources::new(start::istio(&settings), snapshot.clone()),
             gateways: Gateways::new(settings.gateway_labels()),
-            workloads: Workloads::new(kernel, start::places(&settings, cgroups)),
+            workloads: Workloads::new(kernel, direct, start::places(&settings, cgroups)),
             exec: start::exec_context(&settings, cgroups),
+            watched: Vec::new(),
             own_hosts: fs::read_to_string("/etc/hosts").unwrap_or_default(),
             settings,
             snapshot,
@@ -105,7 +94,7 @@ impl Control {
         self.enroll_local(cgroups)?;
         self.enroll_again();
         self.workloads.settle()?;
-        let inbox = Inbox::open(&self.settings, folder, watch, signals)?;
+        let inbox = Inbox::open(&self.settings, &self.workloads.kernel, folder, watch, signals)?;
         (self.ready, self.opened) = (true, true);
         tracing::info!("ready");
         Ok(inbox)
@@ -113,24 +102,39 @@ impl Control {
 
     /// Turns until a signal says to end, then drains.
     pub(super) async fn turn(&mut self, inbox: &mut Inbox) {
-        let mut tend = interval(TEND);
-        tend.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
+            let watched = !self.watched.is_empty();
             tokio::select! {
                 () = inbox.signals.recv() => break,
                 Some(changes) = inbox.changes.recv() => self.apply(changes),
                 Some((ask, reply)) = inbox.asked.recv() => drop(reply.send(self.answer(ask))),
-                _ = tend.tick() => self.tend(),
+                () = inbox.records.ready() => self.workloads.read_records(),
+                tick = inbox.ticks.next(watched) => self.tick(tick),
             }
         }
     }
 
     /// Publishes what `changes` lead to: proxy first, then the kernel, then names and gateways.
     fn apply(&mut self, changes: Changes) {
+        let before = self.snapshot.load_full();
         let snapshot = self.resources.apply(changes);
+        // Also those that are no longer watched: nobody of theirs stays ejected.
+        for cluster in self.watched.iter().filter_map(|watched| snapshot.clusters.get(&watched.name)) {
+            cluster.state.sweep(cluster, proxy::now());
+        }
+        self.watched = snapshot.clusters.values().filter(|one| one.outlier.is_some()).cloned().collect();
         if let Err(error) = self.workloads.kernel.sync(&snapshot) {
             tracing::error!("the kernel's tables are not up to date: {error}");
         }
+        if !self.opened || before.hosts != snapshot.hosts {
+            self.name(&snapshot);
+        }
+        self.gateways.follow(&snapshot, &self.workers);
+        self.metrics.published(snapshot.generation, self.resources.problems().len());
+    }
+
+    /// Tells workloads the names of `snapshot`, and the next start their addresses.
+    fn name(&mut self, snapshot: &Snapshot) {
         let text =
             names::hosts_file(&self.own_hosts, &snapshot.hosts, &self.settings.namespace, CLUSTER_DOMAIN);
         if let Err(error) = names::rewrite(&self.exec.hosts, &text) {
@@ -145,13 +149,24 @@ impl Control {
                 self.memory.path().display()
             );
         }
-        self.gateways.follow(&snapshot, &self.workers);
-        self.metrics.published(snapshot.generation, self.resources.problems().len());
     }
 
-    fn tend(&mut self) {
-        self.workloads.tend(&self.metrics);
-        self.gateways.follow(&self.snapshot.load(), &self.workers);
+    fn tick(&mut self, tick: Tick) {
+        match tick {
+            Tick::Tend => {
+                self.workloads.tend(&self.metrics);
+                self.gateways.follow(&self.snapshot.load(), &self.workers);
+            }
+            Tick::Upkeep => self.workloads.keep_up(),
+            Tick::Health => {
+                // What the daemon's own connections found counts for the kernel's too, so it is told in any case.
+                for cluster in &self.watched {
+                    cluster.state.sweep(cluster, proxy::now());
+                }
+                self.workloads.tell_health();
+            }
+            Tick::Audit => self.workloads.audit(),
+        }
     }
 
     fn answer(&mut self, ask: Ask) -> Answer {
@@ -168,7 +183,10 @@ impl Control {
                     format!("workload {name} is left alone from now on; open connections live on\n"),
                 )
             }
-            other => answers::answer(self, &other),
+            other => {
+                self.workloads.refresh(&other);
+                answers::answer(self, &other)
+            }
         }
     }
 
@@ -239,7 +257,12 @@ impl Control {
                     tracing::info!(finished = drained.finished, cut = drained.cut, "drained");
                     return Ok(());
                 }
-                Some((ask, reply)) = inbox.asked.recv() => drop(reply.send(answers::while_draining(self, &ask))),
+                Some((ask, reply)) = inbox.asked.recv() => {
+                    self.workloads.refresh(&ask);
+                    drop(reply.send(answers::while_draining(self, &ask)));
+                }
+                () = inbox.records.ready() => self.workloads.read_records(),
+                () = inbox.ticks.upkeep() => self.workloads.keep_up(),
                 () = inbox.signals.recv() => break,
             }
         }
@@ -248,7 +271,8 @@ impl Control {
     }
 
     /// Leaves nothing behind; but a start that failed leaves a killed daemon's enrolments to the next one.
-    pub(super) fn close(self) -> anyhow::Result<()> {
+    pub(super) fn close(mut self) -> anyhow::Result<()> {
+        self.workloads.read_records();
         self.access_log.flush();
         let closed = self.workloads.close();
         let enrolments = self.opened.then_some("workloads.json");
@@ -257,70 +281,4 @@ impl Control {
         }
         closed
     }
-}
-
-/// The signals that end the daemon.
-pub(super) struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-}
-
-impl Signals {
-    /// From here on they are waited for. One that comes during the start is answered right after it: a start that
-    /// was cut off would leave things behind.
-    pub(super) fn catch() -> io::Result<Self> {
-        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
-    }
-
-    async fn recv(&mut self) {
-        tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
-        }
-    }
-}
-
-/// What reaches the control loop from outside.
-pub(super) struct Inbox {
-    changes: mpsc::Receiver<Changes>,
-    asked: mpsc::Receiver<Asked>,
-    signals: Signals,
-}
-
-impl Inbox {
-    /// Opens the doors and starts watching.
-    fn open(settings: &Settings, folder: Folder, watch: Watch, signals: Signals) -> anyhow::Result<Self> {
-        let (send_changes, changes) = mpsc::channel(1);
-        folder.follow(watch, send_changes)?;
-        let (send_asked, asked) = mpsc::channel(64);
-        let tcp = listen_tcp(settings.metrics_address)?;
-        let unix = listen_unix(&settings.admin_socket())?;
-        drop(tokio::spawn(admin::serve_tcp(tcp, send_asked.clone())));
-        drop(tokio::spawn(admin::serve_unix(unix, send_asked)));
-        Ok(Self { changes, asked, signals })
-    }
-}
-
-fn listen_tcp(address: SocketAddr) -> anyhow::Result<TcpListener> {
-    let bound = std::net::TcpListener::bind(address).and_then(|listener| {
-        listener.set_nonblocking(true)?;
-        TcpListener::from_std(listener)
-    });
-    bound.with_context(|| {
-        format!("cannot listen on {address} for metrics; name another address with --metrics-address")
-    })
-}
-
-/// The socket of the `shunt` commands: for root only, in place of what a killed daemon left.
-fn listen_unix(path: &Path) -> anyhow::Result<UnixListener> {
-    let failed = || format!("cannot listen on {}", path.display());
-    drop(fs::remove_file(path));
-    let bound = Socket::new(Domain::UNIX, Type::STREAM.nonblocking().cloexec(), None).and_then(|socket| {
-        // bind() gives the file the socket's own mode: there is no moment at which others may connect.
-        fchmod(&socket, Mode::from_bits_truncate(0o600))?;
-        socket.bind(&SockAddr::unix(path)?)?;
-        socket.listen(BACKLOG)?;
-        UnixListener::from_std(socket.into())
-    });
-    bound.with_context(failed)
 }

@@ -8,16 +8,21 @@ mod cgroups;
 mod connects;
 mod control;
 mod dial;
+mod direct;
 mod gateways;
+mod inbox;
 mod names;
 mod resources;
+mod routes;
 mod run_dir;
 mod start;
+mod status;
 mod workloads;
 
 use anyhow::Context as _;
 use cgroups::Cgroups;
-use control::{Control, Signals};
+use control::Control;
+use inbox::Signals;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use run_dir::RunDir;
 

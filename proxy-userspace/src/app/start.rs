@@ -66,6 +66,9 @@ pub(super) fn kernel(settings: &Settings, cgroups: &Cgroups) -> anyhow::Result<K
         own_cgroup: cgroups.daemon_id()?,
         mark: settings.mark,
         claims: settings.max_listeners,
+        endpoints: settings.max_endpoints,
+        lease: settings.lease,
+        direct_log_percent: if settings.access_log == "off" { 0 } else { settings.direct_log },
         pin: settings.pins().then(|| pin_folder(settings)),
         log: settings.bpf_log,
     })
@@ -81,7 +84,8 @@ pub(super) fn places(settings: &Settings, cgroups: &Cgroups) -> Places {
     let steering =
         Steering { mark: settings.mark, table: settings.route_table, priority: settings.route_table };
     let (failure_policy, root) = (settings.failure_policy, cgroups.root().to_owned());
-    Places { steering, failure_policy, root, pins: pin_folder(settings) }
+    let stale_pins = (!settings.pins()).then(|| pin_folder(settings));
+    Places { steering, failure_policy, root, stale_pins }
 }
 
 /// What compiling needs to know of this process.

@@ -7,18 +7,20 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
+    net::IpAddr,
     os::{fd::AsFd as _, unix::fs::MetadataExt as _},
     path::{Path, PathBuf},
     sync::Arc,
+    time::Instant,
 };
 
 use anyhow::{Context as _, bail, ensure};
-use proxy_common::FailurePolicy;
+use proxy_common::{FailurePolicy, v4_mapped};
 use proxy_traffic::{Door, Workload};
 
-use super::dial::InNamespace;
+use super::{dial::InNamespace, direct::Direct};
 use crate::{
-    admin::{Enrolment, WorkloadRow},
+    admin::{Ask, Enrolment, WorkloadRow},
     cause::chain,
     kernel::{self, Kernel},
     metrics::Metrics,
@@ -29,6 +31,7 @@ use crate::{
 /// Everybody who is looked after, and the kernel's part of it.
 pub(super) struct Workloads {
     pub(super) kernel: Kernel,
+    pub(super) direct: Direct,
     places: Places,
     captured: BTreeMap<String, Captured>,
     /// No longer captured, but with connections that are still open.
@@ -43,8 +46,8 @@ pub(super) struct Places {
     pub(super) failure_policy: FailurePolicy,
     /// The cgroup where the programs sit for workloads without one of their own.
     pub(super) root: PathBuf,
-    /// Where an earlier daemon may have left pinned links.
-    pub(super) pins: PathBuf,
+    /// Where an earlier daemon may have left pins, of which this one has no use.
+    pub(super) stale_pins: Option<PathBuf>,
 }
 
 /// Which processes a workload is.
@@ -90,8 +93,8 @@ impl Drop for Routed {
 }
 
 impl Workloads {
-    pub(super) fn new(kernel: Kernel, places: Places) -> Self {
-        Self { kernel, places, captured: BTreeMap::new(), leaving: Vec::new(), settled: false }
+    pub(super) fn new(kernel: Kernel, direct: Direct, places: Places) -> Self {
+        Self { kernel, direct, places, captured: BTreeMap::new(), leaving: Vec::new(), settled: false }
     }
 
     /// Captures everybody added so far, and from here on whoever is added. Until now what a killed daemon left
@@ -99,10 +102,8 @@ impl Workloads {
     pub(super) fn settle(&mut self) -> anyhow::Result<()> {
         self.settled = true;
         self.attach()?;
-        match self.places.failure_policy {
-            FailurePolicy::Open => Ok(kernel::drop_stale_pins(&self.places.pins)?),
-            FailurePolicy::Closed => Ok(()),
-        }
+        let stale = self.places.stale_pins.as_deref();
+        Ok(stale.map_or(Ok(()), kernel::drop_stale_pins)?)
     }
 
     /// Captures `workload` from here on; what fails is undone.
@@ -113,15 +114,16 @@ impl Workloads {
         workers: &Workers,
     ) -> anyhow::Result<()> {
         self.check(&workload, &extent)?;
-        let (name, cookie) = (workload.name.clone(), extent.namespace.cookie());
+        let (name, cookie, workload) = (workload.name.clone(), extent.namespace.cookie(), Arc::new(workload));
         let listeners = extent.namespace.listen().context("cannot listen inside the network namespace")?;
         let routed = self.routed(&extent.namespace)?;
         let entry = self.entry(&extent, &listeners)?;
         let (families, cgroup_id) = (families(&listeners), entry.cgroup_id);
         let (v4, v6) = (listeners.v4.as_fd(), listeners.v6.as_ref().ok().map(|listener| listener.as_fd()));
-        self.kernel.enroll(extent.namespace.as_fd(), cookie, entry, v4, v6)?;
+        self.kernel.enroll(extent.namespace.as_fd(), cookie, entry, workload.clone(), v4, v6)?;
+        self.direct.open(&extent.namespace, &workload);
         let dial = Arc::new(InNamespace(extent.namespace.clone()));
-        let (workload, acceptors) = (Arc::new(workload), Vec::new());
+        let acceptors = Vec::new();
         let mut captured = Captured { workload, extent, dial, acceptors, families, cgroup_id, routed };
         let accepting = captured.accept(listeners, workers);
         self.captured.insert(name.clone(), captured);
@@ -168,12 +170,17 @@ impl Workloads {
             Some(path) => cgroup::id(path)?,
             None => 0,
         };
+        // Without one the same source is still sent to the same endpoint, though all workloads are alike then.
+        let sources = extent.namespace.addresses().unwrap_or_default();
+        let mapped = |address: Option<IpAddr>| address.map(v4_mapped).unwrap_or_default();
         let port6 = listeners.v6.as_ref().ok().map(|listener| listener.local_addr()).transpose()?;
         Ok(proxy_common::Workload {
             cgroup_id,
             port4: listeners.v4.local_addr()?.port().to_be_bytes(),
             port6: port6.map_or(0, |address| address.port()).to_be_bytes(),
             failure_policy: self.places.failure_policy as u8,
+            source4: mapped(sources.0.map(IpAddr::from)),
+            source6: mapped(sources.1.map(IpAddr::from)),
             ..Default::default()
         })
     }
@@ -183,11 +190,8 @@ impl Workloads {
         if !self.settled {
             return Ok(());
         }
-        let place =
-            |captured: &Captured| captured.extent.cgroup.clone().unwrap_or_else(|| self.places.root.clone());
         // One that has vanished must not stand in everybody's way; `tend` lets go of it.
-        let there = self.captured.values().filter(|one| one.lost().is_none());
-        let cgroups: BTreeSet<_> = there.map(place).collect();
+        let cgroups = self.cgroups();
         Ok(self.kernel.attach(&cgroups)?)
     }
 
@@ -221,16 +225,53 @@ impl Workloads {
             }
         }
         self.leaving.retain(|leaving| {
-            let over = leaving.is_idle();
+            let cookie = leaving.extent.namespace.cookie();
+            let over = leaving.is_idle() && !self.direct.has_open(&self.kernel, cookie);
             if over {
                 tracing::info!("workload {}: its last connection has ended", leaving.workload.name);
             }
             // One that is back under the same name and labels counts on where it was.
             if over && !self.captured.values().any(|one| one.workload == leaving.workload) {
                 metrics.forget(&leaving.workload);
+                self.direct.forget(cookie, &leaving.workload);
             }
             !over
         });
+    }
+
+    /// Writes and reports what the kernel tells of single connections.
+    pub(super) fn read_records(&mut self) {
+        if self.direct.read_events(&mut self.kernel) {
+            self.tell_health();
+        }
+    }
+
+    /// Renews the lease, and looks after the kernel's tables.
+    pub(super) fn keep_up(&mut self) {
+        self.read_records();
+        match self.kernel.tend(Instant::now()) {
+            Ok(()) => self.direct.renewed(),
+            Err(error) => tracing::warn!("{error}"),
+        }
+    }
+
+    /// Tells the kernel whom to pass over.
+    pub(super) fn tell_health(&mut self) {
+        if let Err(error) = self.kernel.sync_health() {
+            tracing::warn!("the kernel does not know who is healthy: {error}");
+        }
+    }
+
+    /// Compares the limits' counts with the sockets that exist.
+    pub(super) fn audit(&mut self) {
+        self.direct.audit(&self.kernel);
+    }
+
+    /// Brings up to date what `ask` is answered from.
+    pub(super) fn refresh(&mut self, ask: &Ask) {
+        if *ask == Ask::Metrics {
+            self.direct.scrape(&self.kernel);
+        }
     }
 
     /// Captures nothing more of anybody; open connections live on.
@@ -254,6 +295,19 @@ impl Workloads {
     /// For `shunt status`.
     pub(super) fn rows(&self) -> Vec<WorkloadRow> {
         self.captured.values().map(Captured::row).collect()
+    }
+
+    /// One workload of each namespace and set of labels: all that rules tell workloads apart by.
+    pub(super) fn classes(&self) -> Vec<Arc<Workload>> {
+        let class = |one: &Captured| (one.workload.namespace.clone(), one.workload.labels.clone());
+        let classes = self.captured.values().map(|one| (class(one), one.workload.clone()));
+        classes.collect::<BTreeMap<_, _>>().into_values().collect()
+    }
+
+    /// Where workloads are.
+    pub(super) fn cgroups(&self) -> BTreeSet<PathBuf> {
+        let there = self.captured.values().filter(|one| one.lost().is_none());
+        there.map(|one| one.extent.cgroup.clone().unwrap_or_else(|| self.places.root.clone())).collect()
     }
 
     /// What to enrol again after a crash.

@@ -5,6 +5,7 @@ use std::{io, path::PathBuf};
 use aya::{EbpfError, maps::MapError, programs::ProgramError, sys::SyscallError};
 use nix::libc;
 
+use super::tables::About;
 use crate::cause::chain;
 
 /// What failed, and what holds meanwhile.
@@ -33,12 +34,14 @@ pub enum Error {
     #[error("the embedded kernel programs have no `{0}`: build the binary again")]
     Missing(&'static str),
     /// A map has no room.
-    #[error("eBPF map {name} is full at {size} entries; what was in force before still is")]
+    #[error("eBPF map {name} is full at {size} entries, {flag} helps; what was in force before still is")]
     Full {
         /// The map.
         name: &'static str,
         /// Its size.
         size: u32,
+        /// The setting that makes it larger.
+        flag: &'static str,
     },
     /// A map could not be read or written.
     #[error("eBPF map {name}: {}; what was in force before still is", chain(source))]
@@ -67,16 +70,16 @@ pub enum Error {
 }
 
 impl Error {
-    /// A failed write to a map of `size` entries: no room has a name of its own.
-    pub(super) fn write(name: &'static str, size: u32, source: MapError) -> Self {
+    /// A failed write to a map: no room has a name of its own.
+    pub(super) fn write(about: &About, source: MapError) -> Self {
         // Hash tables say E2BIG, tries ENOSPC.
         match &source {
             MapError::SyscallError(SyscallError { io_error, .. })
                 if matches!(io_error.raw_os_error(), Some(libc::E2BIG | libc::ENOSPC)) =>
             {
-                Self::Full { name, size }
+                about.full()
             }
-            _ => Self::Map { name, source },
+            _ => Self::Map { name: about.name, source },
         }
     }
 

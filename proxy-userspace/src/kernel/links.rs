@@ -2,26 +2,27 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs::File,
+    ffi::CString,
+    fs::{self, File},
     io,
-    os::linux::fs::MetadataExt as _,
+    os::{
+        fd::{AsFd as _, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd},
+        linux::fs::MetadataExt as _,
+        unix::ffi::OsStrExt as _,
+    },
     path::{Path, PathBuf},
 };
 
 use aya::{
     Ebpf,
     programs::{
-        CgroupAttachMode, CgroupSockAddr,
-        cgroup_sock_addr::CgroupSockAddrLink,
+        CgroupAttachMode, Program, ProgramError,
         links::{FdLink, PinnedLink},
     },
 };
+use nix::libc;
 
-use super::{
-    error::Error,
-    objects::{self, PROGRAMS},
-    pins::PinFolder,
-};
+use super::{error::Error, objects::PROGRAMS, pins::PinFolder};
 
 /// The links in force, by cgroup.
 pub(super) struct Links {
@@ -29,7 +30,8 @@ pub(super) struct Links {
     pins: Option<PinFolder>,
 }
 
-/// The links of both programs to one cgroup. A cgroup that was removed and made again is another one.
+/// The links of all programs to one cgroup, last attached first. A cgroup that was removed and made again is another
+/// one.
 struct Attached {
     inode: u64,
     links: Vec<Held>,
@@ -37,15 +39,19 @@ struct Attached {
 
 enum Held {
     /// Goes with the process.
-    Plain { _link: CgroupSockAddrLink },
+    Plain { _link: FdLink },
     /// Stays until it is unpinned.
     Pinned(PinnedLink),
 }
 
 impl Links {
-    pub(super) fn new(pin: Option<PathBuf>) -> Result<Self, Error> {
-        let pins = pin.map(PinFolder::open).transpose()?;
-        Ok(Self { attached: BTreeMap::new(), pins })
+    pub(super) fn new(pins: Option<PinFolder>) -> Self {
+        Self { attached: BTreeMap::new(), pins }
+    }
+
+    /// Whether an earlier daemon's pins were taken over.
+    pub(super) fn are_adopted(&self) -> bool {
+        self.pins.as_ref().is_some_and(PinFolder::is_adopted)
     }
 
     /// Attaches what is missing, then lets go what is not wanted, then drops pins of an earlier daemon.
@@ -81,8 +87,8 @@ impl Links {
         }
         let mut fresh = Attached { inode, links: Vec::new() };
         for name in PROGRAMS {
-            match self.hold(capture, name, path, &cgroup) {
-                Ok(link) => fresh.links.push(link),
+            match self.hold(capture, name, path, &cgroup, inode) {
+                Ok(link) => fresh.links.insert(0, link),
                 Err(error) => {
                     // The first error is the one to tell; half a capture is worse than none.
                     let _ = fresh.let_go();
@@ -100,12 +106,26 @@ impl Links {
         name: &'static str,
         path: &Path,
         cgroup: &File,
+        inode: u64,
     ) -> Result<Held, Error> {
-        let link = attach(capture, name, path, cgroup)?;
-        match &mut self.pins {
-            None => Ok(Held::Plain { _link: link }),
-            Some(pins) => pin(pins, name, link).map(Held::Pinned),
+        let program = capture.program_mut(name).ok_or(Error::Missing(name))?;
+        let failed =
+            |source| Error::Program { doing: format!("attaching to {}:", path.display()), name, source };
+        let Some(pins) = &mut self.pins else {
+            return attach(program, cgroup).map(|link| Held::Plain { _link: link }).map_err(failed);
+        };
+        let pin = pins.link(name, inode);
+        if let Some(link) = replace(program, &pin).map_err(Error::file("replacing the program at", &pin))? {
+            pins.adopt(&pin);
+            return Ok(Held::Pinned(link));
         }
+        let link = attach(program, cgroup).map_err(failed)?;
+        let pinned = link.pin(&pin);
+        pinned.map(Held::Pinned).map_err(|error| Error::File {
+            doing: "pinning a link at",
+            path: pin,
+            source: io::Error::other(error.to_string()),
+        })
     }
 }
 
@@ -127,24 +147,65 @@ impl Attached {
 }
 
 /// Links never take `AllowMultiple`: they always stand beside other people's.
-fn attach(
-    capture: &mut Ebpf,
-    name: &'static str,
-    path: &Path,
-    cgroup: &File,
-) -> Result<CgroupSockAddrLink, Error> {
-    let program: &mut CgroupSockAddr = objects::program(capture, name)?;
-    let link = program.attach(cgroup, CgroupAttachMode::Single).and_then(|link| program.take_link(link));
-    link.map_err(|source| Error::Program { doing: format!("attaching to {}:", path.display()), name, source })
+fn attach(program: &mut Program, cgroup: &File) -> Result<FdLink, ProgramError> {
+    let mode = CgroupAttachMode::Single;
+    let link = match program {
+        Program::CgroupSockAddr(program) => {
+            program.attach(cgroup, mode).and_then(|link| program.take_link(link)).map(FdLink::try_from)
+        }
+        Program::CgroupSock(program) => {
+            program.attach(cgroup, mode).and_then(|link| program.take_link(link)).map(FdLink::try_from)
+        }
+        Program::SockOps(program) => {
+            program.attach(cgroup, mode).and_then(|link| program.take_link(link)).map(FdLink::try_from)
+        }
+        _ => return Err(ProgramError::UnexpectedProgramType),
+    };
+    // Kernels that have no links are too old for us in other ways.
+    link?.map_err(|_| ProgramError::NotAttached)
 }
 
-fn pin(pins: &mut PinFolder, name: &'static str, link: CgroupSockAddrLink) -> Result<PinnedLink, Error> {
-    let path = pins.fresh(name);
-    let failed = |text: String| Error::File {
-        doing: "pinning a link at",
-        path: path.clone(),
-        source: io::Error::other(text),
+const BPF_OBJ_GET: libc::c_int = 7;
+const BPF_LINK_UPDATE: libc::c_int = 29;
+
+/// Puts `program` in the place of the one behind a pinned link, without a moment in which there is none. `None`: there is
+/// no such link, or its cgroup is gone.
+fn replace(program: &Program, pin: &Path) -> io::Result<Option<PinnedLink>> {
+    let Some(link) = open(pin)? else { return Ok(None) };
+    let program = program.fd().map_err(io::Error::other)?;
+    match update(link.as_fd(), program.as_fd()) {
+        Err(error) if error.raw_os_error() == Some(libc::ENOLINK) => {
+            fs::remove_file(pin)?;
+            Ok(None)
+        }
+        Err(error) => Err(error),
+        Ok(()) => PinnedLink::from_pin(pin).map(Some).map_err(io::Error::other),
+    }
+}
+
+fn open(pin: &Path) -> io::Result<Option<OwnedFd>> {
+    let path = CString::new(pin.as_os_str().as_bytes())?;
+    // `union bpf_attr`: the path's address, then two words of zeros.
+    let attributes = [path.as_ptr() as u64, 0];
+    // SAFETY: the kernel reads these attributes and the path, and gives a new descriptor or -1.
+    let status =
+        unsafe { libc::syscall(libc::SYS_bpf, BPF_OBJ_GET, attributes.as_ptr(), size_of_val(&attributes)) };
+    match i32::try_from(status) {
+        // SAFETY: the descriptor is new, so nobody else owns it.
+        Ok(fd @ 0..) => Ok(Some(unsafe { OwnedFd::from_raw_fd(fd) })),
+        _ => match io::Error::last_os_error() {
+            error if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            error => Err(error),
+        },
+    }
+}
+
+fn update(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::Result<()> {
+    // `union bpf_attr`: link, program, flags, and a program that is expected there (not asked for).
+    let attributes = [link.as_raw_fd(), program.as_raw_fd(), 0, 0];
+    // SAFETY: the kernel reads these attributes.
+    let status = unsafe {
+        libc::syscall(libc::SYS_bpf, BPF_LINK_UPDATE, attributes.as_ptr(), size_of_val(&attributes))
     };
-    let link = FdLink::try_from(link).map_err(|error| failed(error.to_string()))?;
-    link.pin(&path).map_err(|error| failed(error.to_string()))
+    if status < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }

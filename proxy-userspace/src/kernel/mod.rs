@@ -3,45 +3,62 @@
 //! The only room that knows aya. It opens no socket and no namespace: descriptors and cookies come as arguments.
 //! Everything it puts into the kernel goes with the process, unless the failure policy asks for pins.
 
+mod accounts;
 mod antichain;
-mod claims;
 mod deliver;
+mod diagnose;
 mod error;
+mod events;
+mod foreign;
+mod lease;
 mod links;
 mod log;
 mod objects;
 mod pins;
 mod preflight;
+mod tables;
 
 use std::{
     collections::{BTreeSet, HashMap},
+    net::SocketAddr,
     os::fd::BorrowedFd,
     path::PathBuf,
+    sync::Arc,
+    time::Instant,
 };
 
 use aya::{
     Ebpf,
-    maps::{HashMap as BpfHash, MapData, PerCpuArray},
+    maps::{MapData, PerCpuArray},
 };
-use proxy_common::{Counter, Workload};
-use proxy_traffic::Snapshot;
+use proxy_common::{
+    Counter,
+    direct::{Account, AccountKey, Event},
+};
+use proxy_traffic::{Cluster, Snapshot, Workload};
 
-use self::{claims::Claims, deliver::Delivery, links::Links, log::LogReader, objects::SharedMaps};
+use self::{
+    deliver::Delivery, events::Events, lease::Lease, links::Links, log::LogReader, objects::SharedMaps,
+    pins::PinFolder, tables::Tables,
+};
 pub use self::{
-    claims::Synced,
+    diagnose::Found,
     error::Error,
+    foreign::Foreign,
     log::LogLevel,
     objects::KernelSettings,
     pins::drop_stale_pins,
     preflight::{Facts, Unfit, preflight},
+    tables::{EndpointOf, Fill, Synced},
 };
 
 /// The loaded programs. Dropping it detaches everything but pins; [`Kernel::close`] removes those too.
 pub struct Kernel {
     capture: Ebpf,
-    workloads: BpfHash<MapData, u64, Workload>,
     counters: PerCpuArray<MapData, u64>,
-    claims: Claims,
+    tables: Tables,
+    lease: Lease,
+    events: Events,
     links: Links,
     deliveries: HashMap<u64, Delivery>,
     shared: SharedMaps,
@@ -54,22 +71,23 @@ impl Kernel {
     /// # Errors
     /// When the kernel refuses a map or a program.
     pub fn load(settings: &KernelSettings) -> Result<Self, Error> {
-        let mut capture = objects::load_capture(settings)?;
-        let shared = SharedMaps::share(&capture)?;
-        let workloads = objects::take(&mut capture, "WORKLOADS")?;
+        let pins = settings.pin.clone().map(|path| PinFolder::open(path, &settings.layout())).transpose()?;
+        let mut capture = objects::load_capture(settings, pins.as_ref().map(PinFolder::layout))?;
+        let mut shared = SharedMaps::make(settings.claims)?;
         let counters = objects::take(&mut capture, "COUNTERS")?;
-        let claims = Claims::new(
-            objects::take(&mut capture, "LISTENERS")?,
-            objects::take(&mut capture, "SUBNETS")?,
-            settings.claims,
-        );
+        let opened = objects::open(&mut capture, &mut shared)?;
+        let tables = Tables::open(opened, settings.sizes(), Instant::now())?;
+        let mut lease = Lease::new(objects::take(&mut capture, "LEASE")?, settings.lease);
+        lease.renew()?;
+        let events = Events::new(objects::take(&mut capture, "EVENTS")?);
         let log = LogReader::start(&mut capture, settings.log)?;
-        let links = Links::new(settings.pin.clone())?;
+        let links = Links::new(pins);
         Ok(Self {
             capture,
-            workloads,
             counters,
-            claims,
+            tables,
+            lease,
+            events,
             links,
             deliveries: HashMap::new(),
             shared,
@@ -84,7 +102,8 @@ impl Kernel {
     /// # Errors
     /// When a folder is no cgroup2, or the kernel refuses. What was attached before stays.
     pub fn attach(&mut self, cgroups: &BTreeSet<PathBuf>) -> Result<(), Error> {
-        self.links.set(&mut self.capture, &antichain::cover(cgroups))
+        self.links.set(&mut self.capture, &antichain::cover(cgroups))?;
+        self.tables.settle(Instant::now())
     }
 
     /// Looks after the namespace `netns` from now on: first its packets find the listeners, then its connects are
@@ -96,14 +115,13 @@ impl Kernel {
         &mut self,
         netns: BorrowedFd<'_>,
         cookie: u64,
-        workload: Workload,
+        entry: proxy_common::Workload,
+        workload: Arc<Workload>,
         v4: BorrowedFd<'_>,
         v6: Option<BorrowedFd<'_>>,
     ) -> Result<(), Error> {
         let delivery = Delivery::attach(&mut self.shared, netns, v4, v6)?;
-        self.workloads
-            .insert(cookie, workload, 0)
-            .map_err(|error| Error::write("WORKLOADS", objects::WORKLOADS, error))?;
+        self.tables.enroll(cookie, entry, &workload, Instant::now())?;
         self.deliveries.insert(cookie, delivery);
         Ok(())
     }
@@ -113,22 +131,96 @@ impl Kernel {
     /// # Errors
     /// When the kernel refuses.
     pub fn unenroll(&mut self, cookie: u64) -> Result<(), Error> {
-        if self.deliveries.contains_key(&cookie) {
-            self.workloads
-                .remove(&cookie)
-                .map_err(|error| Error::write("WORKLOADS", objects::WORKLOADS, error))?;
-            self.deliveries.remove(&cookie);
-        }
+        self.tables.unenroll(cookie, Instant::now())?;
+        self.deliveries.remove(&cookie);
         Ok(())
     }
 
-    /// Makes the claimed destinations those of `snapshot`: what is new goes in before what is gone comes out, and
-    /// what is the same is not touched.
+    /// Makes the tables those of `snapshot`: what is new goes in before what is gone comes out, and what is the same is
+    /// not touched.
     ///
     /// # Errors
-    /// When a map is full or the kernel refuses; what was claimed before is then still in force.
-    pub fn sync(&mut self, snapshot: &Snapshot) -> Result<Synced, Error> {
-        self.claims.sync(snapshot)
+    /// When a table is full or the kernel refuses; what was in force before then still is.
+    pub fn sync(&mut self, snapshot: &Arc<Snapshot>) -> Result<Synced, Error> {
+        self.tables.sync(snapshot, Instant::now())
+    }
+
+    /// Writes who is ejected where [`proxy_traffic::ClusterState::health`] has changed; the number of clusters it did for.
+    ///
+    /// # Errors
+    /// When the kernel refuses; the rest is written next time.
+    pub fn sync_health(&mut self) -> Result<usize, Error> {
+        self.tables.sync_health()
+    }
+
+    /// Renews the lease and does what else time has come for; to be called every few seconds, and at least four times in
+    /// the length of a lease.
+    ///
+    /// # Errors
+    /// When the kernel refuses; what is left undone is done next time.
+    pub fn tend(&mut self, now: Instant) -> Result<(), Error> {
+        // First of all: without it the kernel stops to route.
+        self.lease.renew()?;
+        self.tables.tend(now)
+    }
+
+    /// What connections have counted. An account of what is gone stays until it was read once after its last connection.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn accounts(&self) -> Result<Vec<(AccountKey, Account)>, Error> {
+        self.tables.accounts.read()
+    }
+
+    /// The cluster with this number, as long as an account or a connection may name it.
+    #[must_use]
+    pub fn cluster(&self, number: u32) -> Option<&Arc<Cluster>> {
+        self.tables.cluster(number)
+    }
+
+    /// The endpoint with this number, as long as an account or a connection may name it.
+    #[must_use]
+    pub fn endpoint(&self, number: u32) -> Option<&Arc<EndpointOf>> {
+        self.tables.endpoint(number)
+    }
+
+    /// Readable when [`Self::events`] has something to tell.
+    #[must_use]
+    pub fn events_fd(&self) -> BorrowedFd<'_> {
+        self.events.fd()
+    }
+
+    /// What the programs have told of single connections since the last call.
+    pub fn events(&mut self, each: impl FnMut(&Event)) {
+        self.events.each(each);
+    }
+
+    /// What a connect of the workload `cookie` to `destination` finds now; `None`: nothing claims it.
+    ///
+    /// # Errors
+    /// When the kernel refuses to read a map.
+    pub fn look(&self, cookie: u64, destination: SocketAddr) -> Result<Option<Found>, Error> {
+        self.tables.look(cookie, destination)
+    }
+
+    /// The map that holds what each direct connection's socket remembers, for those who list sockets with it.
+    ///
+    /// # Errors
+    /// When this binary's programs have none.
+    pub fn tracked_map_fd(&self) -> Result<BorrowedFd<'_>, Error> {
+        objects::map_descriptor(&self.capture, "TRACKED")
+    }
+
+    /// Whether an earlier daemon's tables were taken over.
+    #[must_use]
+    pub fn is_adopted(&self) -> bool {
+        self.links.are_adopted()
+    }
+
+    /// How full the tables are.
+    #[must_use]
+    pub fn fill(&self) -> Vec<Fill> {
+        self.tables.fill()
     }
 
     /// What the programs counted since they were loaded, by the names of [`Counter::ALL`].

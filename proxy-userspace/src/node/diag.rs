@@ -54,8 +54,6 @@ const BUFFER: usize = 64 << 10;
 pub struct TrackedSocket {
     /// The value, as it was when the list was made.
     pub tracked: Tracked,
-    /// Whether the connection was answered.
-    pub is_established: bool,
     /// Bytes that were sent and acknowledged.
     pub sent: u64,
     /// Bytes that were received.
@@ -157,7 +155,6 @@ fn parse(message: &[u8]) -> Option<TrackedSocket> {
     let peers = u64::from(PEER_ENDED.contains(&state));
     Some(TrackedSocket {
         tracked,
-        is_established: state != SYN_SENT,
         sent: u64::from_ne_bytes(at(info, ACKED)?).saturating_sub(own),
         received: u64::from_ne_bytes(at(info, RECEIVED)?).saturating_sub(peers),
     })

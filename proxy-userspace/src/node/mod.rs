@@ -12,8 +12,10 @@ mod namespace;
 mod netlink;
 pub mod routing;
 mod sockets;
+mod wait;
 
 pub use diag::{SocketList, TrackedSocket};
 pub use namespace::Namespace;
 pub use routing::Steering;
 pub use sockets::{Family, Listeners};
+pub use wait::Readable;

@@ -6,6 +6,7 @@
 use std::{
     fs::File,
     io,
+    net::{Ipv4Addr, Ipv6Addr},
     os::{
         fd::{AsFd, AsRawFd as _, BorrowedFd},
         linux::fs::MetadataExt as _,
@@ -17,6 +18,7 @@ use std::{
 };
 
 use nix::{
+    ifaddrs::getifaddrs,
     libc,
     sched::{CloneFlags, setns},
 };
@@ -70,6 +72,20 @@ impl Namespace {
     #[must_use]
     pub fn inode(&self) -> u64 {
         self.inode
+    }
+
+    /// The first IPv4 and the first IPv6 address of the namespace that reach beyond one link: where its connections
+    /// leave from, unless there are several.
+    ///
+    /// # Errors
+    /// When the namespace cannot be entered, or its addresses cannot be listed.
+    pub fn addresses(&self) -> io::Result<(Option<Ipv4Addr>, Option<Ipv6Addr>)> {
+        let all =
+            self.enter(|| getifaddrs().map(|all| all.filter_map(|one| one.address).collect::<Vec<_>>()))??;
+        let v4 = all.iter().filter_map(|one| Some(one.as_sockaddr_in()?.ip()));
+        let v6 = all.iter().filter_map(|one| Some(one.as_sockaddr_in6()?.ip()));
+        let v4 = v4.into_iter().find(|ip| !ip.is_loopback() && !ip.is_link_local());
+        Ok((v4, v6.into_iter().find(|ip| !ip.is_loopback() && !ip.is_unicast_link_local())))
     }
 
     /// Runs `work` inside the namespace, on a thread of its own, and waits for it.

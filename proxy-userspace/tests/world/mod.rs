@@ -90,7 +90,17 @@ impl World {
         let pin = pinned.then(|| std::env::temp_dir().join(&name));
         let steering = Steering::default();
         let own_cgroup = cgroup::id(&cgroups.path.join("daemon")).unwrap();
-        let settings = KernelSettings { own_cgroup, mark: steering.mark, claims, pin: pin.clone(), log };
+        let (endpoints, lease) = (KernelSettings::ENDPOINTS, Duration::from_secs(60));
+        let settings = KernelSettings {
+            own_cgroup,
+            mark: steering.mark,
+            claims,
+            endpoints,
+            lease,
+            direct_log_percent: 100,
+            pin: pin.clone(),
+            log,
+        };
         let mut world = Self {
             workload,
             steering,
@@ -149,7 +159,12 @@ impl World {
         let Self { kernel, workload: namespace, .. } = self;
         let kernel = kernel.as_mut().unwrap();
         let (netns, cookie) = (namespace.as_fd(), namespace.cookie());
-        kernel.enroll(netns, cookie, workload, listeners.v4.as_fd(), Some(v6.as_fd())).unwrap();
+        let about = Arc::new(proxy_traffic::Workload {
+            name: "test".to_owned(),
+            namespace: "default".to_owned(),
+            labels: Default::default(),
+        });
+        kernel.enroll(netns, cookie, workload, about, listeners.v4.as_fd(), Some(v6.as_fd())).unwrap();
         [listeners.v4, v6]
     }
 
@@ -372,7 +387,7 @@ pub(crate) fn raise_descriptor_limit() {
 }
 
 /// A snapshot that claims these addresses and ranges.
-pub(crate) fn snapshot(exact: &[&str], ranges: &[(&str, u16)]) -> Snapshot {
+pub(crate) fn snapshot(exact: &[&str], ranges: &[(&str, u16)]) -> Arc<Snapshot> {
     let listener =
         Arc::new(Listener { name: "test".into(), rules: Vec::new(), steer: Some(SteerReason::Setting) });
     let listeners = exact.iter().map(|address| (address.parse().unwrap(), Arc::clone(&listener))).collect();
@@ -380,5 +395,5 @@ pub(crate) fn snapshot(exact: &[&str], ranges: &[(&str, u16)]) -> Snapshot {
         let listener = Arc::clone(&listener);
         SubnetListener { subnet: subnet.parse().unwrap(), port: *port, listener }
     });
-    Snapshot { listeners, subnets: subnets.collect(), ..Snapshot::default() }
+    Arc::new(Snapshot { listeners, subnets: subnets.collect(), ..Snapshot::default() })
 }

@@ -5,7 +5,8 @@ use super::{Fault, Source, code};
 /// The daemon's rooms, which do not know each other.
 const SIBLINGS: [&str; 5] = ["source", "kernel", "node", "proxy", "admin"];
 /// Who may use aya; proxy-common only says that its types are plain bytes.
-const AYA_ROOMS: [&str; 3] = ["proxy-ebpf/", "proxy-common/", "proxy-userspace/src/kernel/"];
+const AYA_ROOMS: [&str; 4] =
+    ["proxy-ebpf/", "proxy-common/", "proxy-userspace/src/kernel/", "proxy-userspace/tests/tables/"];
 /// Input, output, clocks, chance and concurrency: proxy-traffic is given what it needs of these.
 const IMPURE: [&str; 14] = [
     "std::fs",

@@ -9,7 +9,6 @@ use anyhow::{Context, Result, bail};
 
 use crate::machine;
 use crate::rows::Row;
-use crate::scene::Scene;
 
 /// Connections that are open before the slope begins, so that what a proxy sets up once is not in it.
 const FIRST: usize = 600;
@@ -27,26 +26,30 @@ pub(crate) struct Idle {
 }
 
 /// Measures one row; `None` when there is no proxy in it.
-pub(crate) fn measure(scene: &Scene, row: &Row, stop: &AtomicBool) -> Result<Option<Idle>> {
+pub(crate) fn measure(row: &Row, stop: &AtomicBool) -> Result<Option<Idle>> {
     let Some(pid) = row.pid else { return Ok(None) };
-    let target = row.targets[0];
-    let mut held = Vec::with_capacity(FULL);
     let base_mib = machine::pss_kib(pid)? / 1024.0;
-    let mut grow = |count: usize| -> Result<(f64, f64)> {
-        while held.len() < count {
-            if stop.load(Ordering::Relaxed) {
-                bail!("interrupted");
-            }
-            let opened =
-                scene.client.enter(|| (0..FIRST).map(|_| echo_once(target)).collect::<io::Result<Vec<_>>>());
-            held.extend(opened.with_context(|| format!("{}: open an idle connection", row.name))?);
-        }
-        Ok((machine::pss_kib(pid)?, machine::open_files(pid)? as f64))
-    };
-    let (first, full) = (grow(FIRST)?, grow(FULL)?);
+    let weigh = || anyhow::Ok((machine::pss_kib(pid)?, machine::open_files(pid)? as f64));
+    let few = open(row, FIRST, stop)?;
+    let first = weigh()?;
+    let most = open(row, FULL - FIRST, stop)?;
+    let full = weigh()?;
+    drop((few, most));
     let more = (FULL - FIRST) as f64;
     let (kib_each, files_each) = ((full.0 - first.0) / more, (full.1 - first.1) / more);
     Ok(Some(Idle { name: row.name.clone(), base_mib, kib_each, files_each }))
+}
+
+/// Opens `count` connections over `row`, each with a byte echoed.
+pub(crate) fn open(row: &Row, count: usize, stop: &AtomicBool) -> Result<Vec<TcpStream>> {
+    let one = |index: usize| {
+        if stop.load(Ordering::Relaxed) {
+            bail!("interrupted");
+        }
+        Ok(echo_once(row.targets[index % row.targets.len()])?)
+    };
+    let opened = row.place.enter(|| (0..count).map(one).collect::<Result<Vec<_>>>())?;
+    opened.with_context(|| format!("{}: open {count} idle connections", row.name))
 }
 
 /// Opens a connection and has one byte echoed over it.

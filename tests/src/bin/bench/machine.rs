@@ -19,6 +19,15 @@ pub(crate) fn busy_seconds() -> Result<f64> {
     Ok(busy / TICKS)
 }
 
+/// CPU time of one process so far.
+pub(crate) fn process_seconds(pid: u32) -> Result<f64> {
+    let path = format!("/proc/{pid}/stat");
+    let stat = fs::read_to_string(&path).with_context(|| format!("read {path}"))?;
+    // The name, in parentheses, may contain blanks; user and system time are the 14th and 15th of all fields.
+    let fields = stat.rsplit(") ").next().unwrap_or_default().split_whitespace();
+    Ok(fields.skip(11).take(2).filter_map(|word| word.parse::<f64>().ok()).sum::<f64>() / TICKS)
+}
+
 /// `pid` and all its descendants.
 pub(crate) fn family(pid: u32) -> Vec<u32> {
     let mut found = vec![pid];

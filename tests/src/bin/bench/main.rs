@@ -3,14 +3,21 @@
 //! `bench load` and `bench serve` are the two ends of the load alone, in the current network namespace.
 
 mod bars;
+mod costs;
+mod daemon;
+mod held;
 mod idle;
 mod load;
 mod machine;
 mod measure;
+mod nat;
 mod peers;
+mod place;
 mod process;
+mod programs;
 mod report;
 mod rows;
+mod scale;
 mod scene;
 mod serve;
 mod shunt;
@@ -35,7 +42,7 @@ use crate::workload::Workload;
 #[derive(Debug, Parser)]
 #[command(
     name = "bench",
-    about = "Measures Shunt beside no proxy, HAProxy, nginx and Envoy",
+    about = "Measures Shunt beside no proxy, address translation, HAProxy, nginx and Envoy",
     args_conflicts_with_subcommands = true
 )]
 struct Cli {
@@ -53,7 +60,7 @@ struct Options {
     /// How long each measurement takes.
     #[arg(long, default_value_t = 3.0)]
     seconds: f64,
-    /// Only these workloads: c64, r64x64, r64x4096, r1x64, b1, b8, idle.
+    /// Only these workloads: c64, r64x64, r64x4096, r1x64, b1, b8, idle, costs, held.
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
     /// Only these beside no proxy.
@@ -80,6 +87,8 @@ enum Alone {
         #[arg(long, default_value_t = 2.0)]
         seconds: f64,
     },
+    /// Thousands of services in one daemon: start, change, a storm of changes, and kill -9, under connecting load.
+    Scale(scale::Options),
     /// Only the server: echo, or an endless download for a connection that starts with `D`.
     Serve {
         #[arg(long, required = true, value_delimiter = ',')]
@@ -99,6 +108,10 @@ fn main() -> Result<()> {
         Some(Alone::Serve { listen }) => {
             serve::run(listen.into_iter().map(serve::listen).collect::<Result<_>>()?)
         }
+        Some(Alone::Scale(options)) => {
+            watch_signals(&stop)?;
+            scale::run(&options, &stop)
+        }
         None => {
             watch_signals(&stop)?;
             compare(&cli.options, &stop)
@@ -110,29 +123,37 @@ fn compare(options: &Options, stop: &AtomicBool) -> Result<()> {
     let (rounds, seconds) = if options.quick { (2, 1.0) } else { (options.rounds, options.seconds) };
     ensure!(rounds > 0 && seconds > 0.0, "--rounds and --seconds: must be more than zero");
     let chosen = |name: &str| options.only.is_empty() || options.only.iter().any(|only| only == name);
-    for name in options.only.iter().filter(|name| *name != "idle") {
+    for name in options.only.iter().filter(|name| !["idle", "costs", "held"].contains(&name.as_str())) {
         Workload::named(name)?;
     }
     let mut facts = machine::facts();
     // Rows end before the scene that they are in: values are dropped in reverse.
     let scene = Scene::new()?;
-    let rows = rows::start(&scene, &options.peers)?;
+    let mut rows = rows::start(&scene, &options.peers)?;
     let mut tables = Vec::new();
     for workload in workload::ALL.into_iter().filter(|workload| chosen(workload.name)) {
-        tables.push((workload, measure::workload(&scene, &rows.rows, workload, rounds, seconds, stop)?));
+        tables.push((workload, measure::workload(&rows.rows, workload, rounds, seconds, stop)?));
     }
     let mut idle = Vec::new();
     // Once per process: the second time it would live on what the first has left it.
     let mut seen = HashSet::new();
     for row in rows.rows.iter().filter(|row| chosen("idle") && seen.insert(row.pid)) {
-        idle.extend(idle::measure(&scene, row, stop)?);
+        idle.extend(idle::measure(row, stop)?);
+    }
+    let held = if chosen("held") { held::measure(&rows.rows, stop)? } else { Vec::new() };
+    let mut costs = Vec::new();
+    if chosen("costs") {
+        match costs::measure(&rows.rows, scene.backends[0], seconds, stop) {
+            Ok(found) => costs = found,
+            Err(error) => drop(rows.absent.insert("costs".to_owned(), format!("{error:#}"))),
+        }
     }
     let measured = serve::CONGESTION.get().cloned().unwrap_or_default();
     facts.insert("congestion control, measured".to_owned(), measured);
     facts.insert("congestion control, hop over lo".to_owned(), scene.loopback_congestion());
     facts.insert("rounds".to_owned(), format!("{rounds} of {seconds} s, order rotated"));
-    let bars = bars::judge(&tables, &idle);
-    let report = Report { facts, absent: rows.absent.clone(), tables, idle, bars };
+    let bars = bars::judge(&tables, &idle, &held);
+    let report = Report { facts, absent: rows.absent.clone(), tables, idle, costs, held, bars };
     if let Some(file) = &options.json {
         let text = serde_json::to_string_pretty(&report.json())?;
         std::fs::write(file, text).with_context(|| format!("write {}", file.display()))?;

@@ -8,7 +8,6 @@ use anyhow::{Context, Result};
 
 use crate::load::{self, Outcome, Plan};
 use crate::rows::Row;
-use crate::scene::Scene;
 use crate::workload::Workload;
 
 const WARMUP: Duration = Duration::from_millis(400);
@@ -51,7 +50,6 @@ impl Spread {
 
 /// Runs `workload` over all `rows`, `rounds` times.
 pub(crate) fn workload(
-    scene: &Scene,
     rows: &[Row],
     workload: Workload,
     rounds: usize,
@@ -65,7 +63,7 @@ pub(crate) fn workload(
             let index = (position + round) % rows.len();
             let (targets, measure) = (rows[index].targets.clone(), Duration::from_secs_f64(seconds));
             let plan = Plan { targets, workload, warmup: WARMUP, measure };
-            let outcome = scene.client.enter(|| load::run(&plan, stop));
+            let outcome = rows[index].place.enter(|| load::run(&plan, stop))?;
             let outcome = outcome.with_context(|| format!("{} over {}", workload.name, rows[index].name));
             series[index].add(workload, outcome, stop)?;
         }

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
+use crate::place::Place;
 use crate::process::Process;
 use crate::rows::Row;
 use crate::scene::Scene;
@@ -43,7 +44,8 @@ pub(crate) fn start(scene: &Scene, name: &str) -> Result<std::result::Result<(Ro
     let mut process = launch(scene, name, &program, &config)?;
     let target = if is_sidecar(name) { (Ipv4Addr::LOCALHOST, port).into() } else { scene.node(port) };
     process.await_ready(name, || scene.client.enter(|| crate::idle::echo_once(target).is_ok()))?;
-    Ok(Ok((Row { name: name.to_owned(), targets: vec![target], pid: Some(process.pid()) }, process)))
+    let place = Place::new(&scene.client, None);
+    Ok(Ok((Row { name: name.to_owned(), targets: vec![target], pid: Some(process.pid()), place }, process)))
 }
 
 /// A sidecar runs in the client's own namespace, as a steered connection's proxy does: one hop more than a proxy in the

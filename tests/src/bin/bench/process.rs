@@ -41,15 +41,31 @@ impl Process {
 
     /// Waits until `ready` holds; fails with the log when the process ends first or it takes too long.
     pub(crate) fn await_ready(&mut self, what: &str, ready: impl Fn() -> bool) -> Result<()> {
-        let deadline = Instant::now() + Duration::from_secs(15);
+        self.await_within(what, Duration::from_secs(15), ready)
+    }
+
+    /// The same, with as much patience as that.
+    pub(crate) fn await_within(
+        &mut self,
+        what: &str,
+        patience: Duration,
+        ready: impl Fn() -> bool,
+    ) -> Result<()> {
+        let deadline = Instant::now() + patience;
         while !ready() {
             let ended = self.child.try_wait()?;
             if ended.is_some() || Instant::now() > deadline {
                 bail!("{what} did not come up ({ended:?}):\n{}", self.output());
             }
-            thread::sleep(Duration::from_millis(20));
+            thread::sleep(Duration::from_millis(5));
         }
         Ok(())
+    }
+
+    /// Ends it at once, without a word.
+    pub(crate) fn kill(&mut self) -> Result<()> {
+        self.child.kill().context("kill -9")?;
+        self.child.wait().map(drop).context("wait for the end")
     }
 
     /// What it has printed so far.

@@ -6,6 +6,8 @@ use std::fmt::Write;
 use serde_json::{Value, json};
 
 use crate::bars::Bar;
+use crate::costs::Cost;
+use crate::held::Held;
 use crate::idle::{FULL, Idle};
 use crate::measure::{Series, Spread};
 use crate::workload::Workload;
@@ -16,6 +18,8 @@ pub(crate) struct Report {
     pub(crate) absent: BTreeMap<String, String>,
     pub(crate) tables: Vec<(Workload, Vec<Series>)>,
     pub(crate) idle: Vec<Idle>,
+    pub(crate) costs: Vec<Cost>,
+    pub(crate) held: Vec<Held>,
     pub(crate) bars: Vec<Bar>,
 }
 
@@ -29,6 +33,12 @@ impl Report {
         self.tables.iter().for_each(|(workload, series)| text.push_str(&table(*workload, series)));
         if !self.idle.is_empty() {
             text.push_str(&idle_table(&self.idle));
+        }
+        if !self.costs.is_empty() {
+            text.push_str(&costs_table(&self.costs));
+        }
+        if !self.held.is_empty() {
+            text.push_str(&held_table(&self.held));
         }
         if !self.bars.is_empty() {
             text.push_str("\nBars\n");
@@ -58,12 +68,25 @@ impl Report {
                 "files_per_connection": idle.files_each,
             })
         });
+        let costs = self.costs.iter().map(|cost| {
+            let programs = cost.programs.iter();
+            let programs = programs
+                .map(|(name, count)| json!({ "program": name, "calls": count.calls, "nanos": count.nanos }));
+            json!({
+                "row": cost.row, "connections": cost.connections, "nanos_per_connection": cost.nanos_each(),
+                "programs": programs.collect::<Vec<_>>(),
+            })
+        });
+        let held = self.held.iter().map(|held| {
+            json!({ "row": held.row, "kernel_kib_per_connection": held.kib_each, "beyond_no_proxy": held.beyond })
+        });
         let bars = self.bars.iter().map(
             |bar| json!({ "bar": bar.what, "limit": bar.limit, "found": bar.found, "pass": bar.pass() }),
         );
         json!({
             "facts": self.facts, "absent": self.absent, "workloads": tables.collect::<Vec<_>>(),
-            "idle": idle.collect::<Vec<_>>(), "bars": bars.collect::<Vec<_>>(),
+            "idle": idle.collect::<Vec<_>>(), "costs": costs.collect::<Vec<_>>(), "held": held.collect::<Vec<_>>(),
+            "bars": bars.collect::<Vec<_>>(),
         })
     }
 }
@@ -102,6 +125,42 @@ fn idle_table(rows: &[Idle]) -> String {
         writeln!(text, "  {:<15} {:>15} {:>15} {:>12}", "", "KiB/connection", "fds/connection", "base MiB");
     for Idle { name, kib_each, files_each, base_mib } in rows {
         let _ = writeln!(text, "  {name:<15} {kib_each:>15.2} {files_each:>15.2} {base_mib:>12.1}");
+    }
+    text
+}
+
+fn costs_table(costs: &[Cost]) -> String {
+    let mut text =
+        "\ncosts: time of the kernel programs for a connection, opened, used and closed\n".to_owned();
+    let _ = writeln!(
+        text,
+        "  {:<25} {:<15} {:>12} {:>10} {:>14}",
+        "", "program", "ns/call", "calls", "ns/connection"
+    );
+    for cost in costs {
+        let connections = cost.connections as f64;
+        for (place, count) in &cost.programs {
+            let (calls, nanos) = (count.calls as f64, count.nanos as f64);
+            let _ = writeln!(
+                text,
+                "  {:<25} {place:<15} {:>12.0} {:>10.2} {:>14.0}",
+                cost.row,
+                nanos / calls,
+                calls / connections,
+                nanos / connections
+            );
+        }
+        let (name, all) = (&cost.row, cost.nanos_each());
+        let _ = writeln!(text, "  {name:<25} {:<15} {:>12} {:>10} {all:>14.0}", "together", "", "");
+    }
+    text
+}
+
+fn held_table(rows: &[Held]) -> String {
+    let mut text = format!("\nheld: kernel memory of {FULL} open connections, both ends\n");
+    let _ = writeln!(text, "  {:<15} {:>24} {:>18}", "", "KiB/connection", "beyond no-proxy");
+    for row in rows {
+        let _ = writeln!(text, "  {:<15} {:>24} {:>18.2}", row.row, spread(&row.kib_each, 2), row.beyond);
     }
     text
 }

@@ -1,14 +1,19 @@
-//! The rows of the tables: no proxy, Shunt, and every peer that is there.
+//! The rows of the tables: no proxy, Shunt both ways, address translation, and every peer that is there.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use anyhow::Result;
+use tests::netns::Netns;
 
-use crate::peers;
+use crate::place::Place;
 use crate::process::Process;
 use crate::scene::Scene;
-use crate::shunt::{self, Shunt};
+use crate::shunt::{self, Datapath, Shunt};
+use crate::{nat, peers};
+
+/// The client dials the backends: what every other row is compared with.
+pub(crate) const NO_PROXY: &str = "no-proxy";
 
 /// One way from the client to the backends.
 #[derive(Clone, Debug)]
@@ -18,6 +23,8 @@ pub(crate) struct Row {
     pub(crate) targets: Vec<SocketAddr>,
     /// The proxy's process; its children count too.
     pub(crate) pid: Option<u32>,
+    /// Where the client is.
+    pub(crate) place: Place,
 }
 
 /// The rows, and what keeps their proxies running.
@@ -25,41 +32,65 @@ pub(crate) struct Rows {
     pub(crate) rows: Vec<Row>,
     /// What was wanted and is not there, with the reason.
     pub(crate) absent: BTreeMap<String, String>,
-    _shunt: Option<Shunt>,
+    _shunts: Vec<Shunt>,
     _peers: Vec<Process>,
+    _nodes: Vec<Netns>,
 }
 
-/// All rows in the order of the tables; `--peers` picks among those after `direct`.
-pub(crate) const NAMES: [&str; 7] =
-    ["shunt", "haproxy", "haproxy-splice", "nginx", "nginx-sidecar", "envoy", "ztunnel"];
+/// All rows in the order of the tables; `--peers` picks among those after `no-proxy`.
+pub(crate) const NAMES: [&str; 10] = [
+    "shunt-direct",
+    "shunt-steered",
+    "iptables",
+    "nftables",
+    "haproxy",
+    "haproxy-splice",
+    "nginx",
+    "nginx-sidecar",
+    "envoy",
+    "ztunnel",
+];
+
+impl Row {
+    /// Whether Shunt is what it measures.
+    pub(crate) fn is_shunt(&self) -> bool {
+        self.name.starts_with("shunt")
+    }
+}
 
 /// Starts everything that was asked for.
 pub(crate) fn start(scene: &Scene, wanted: &[String]) -> Result<Rows> {
     let [first, second] = scene.backends;
     // The weights are 80 to 20.
-    let direct =
-        Row { name: "direct".to_owned(), targets: vec![first, first, first, first, second], pid: None };
-    let mut rows = Rows { rows: vec![direct], absent: BTreeMap::new(), _shunt: None, _peers: Vec::new() };
+    let targets = vec![first, first, first, first, second];
+    let place = Place::new(&scene.client, None);
+    let floor = Row { name: NO_PROXY.to_owned(), targets, pid: None, place };
+    let (_shunts, _peers, _nodes) = Default::default();
+    let mut rows = Rows { rows: vec![floor], absent: BTreeMap::new(), _shunts, _peers, _nodes };
     for name in wanted {
-        if name == "shunt" {
-            let Some(binary) = shunt::binary() else {
-                let why = "no binary: set SHUNT_BIN, or build proxy-userspace with --release";
-                rows.absent.insert(name.clone(), why.to_owned());
-                continue;
-            };
-            let (both, daemon) = shunt::start(scene, &binary)?;
-            rows.rows.extend(both);
-            rows._shunt = Some(daemon);
-            continue;
-        }
-        // A peer that does not come up is no reason to measure nothing; the report says so.
-        match peers::start(scene, name).unwrap_or_else(|error| Err(format!("{error:#}"))) {
-            Ok((row, process)) => {
-                rows.rows.push(row);
-                rows._peers.push(process);
-            }
-            Err(why) => drop(rows.absent.insert(name.clone(), why)),
+        // A row that does not come up is no reason to measure nothing; the report says so.
+        if let Err(why) = rows.add(scene, name) {
+            rows.absent.insert(name.clone(), format!("{why:#}"));
         }
     }
     Ok(rows)
+}
+
+impl Rows {
+    fn add(&mut self, scene: &Scene, name: &str) -> Result<()> {
+        if let Some(datapath) = Datapath::of_row(name) {
+            let (rows, daemon) = shunt::start(scene, datapath)?;
+            self.rows.extend(rows);
+            self._shunts.push(daemon);
+        } else if nat::NAMES.contains(&name) {
+            let (row, node) = nat::start(scene, name)?;
+            self.rows.push(row);
+            self._nodes.push(node);
+        } else {
+            let (row, process) = peers::start(scene, name)?.map_err(anyhow::Error::msg)?;
+            self.rows.push(row);
+            self._peers.push(process);
+        }
+        Ok(())
+    }
 }

@@ -1,4 +1,4 @@
-//! Where it happens: client, node and server in network namespaces, tuned alike for every row.
+//! Where it happens: clients, node and server in network namespaces, tuned alike for every row.
 
 use std::fs;
 use std::net::{IpAddr, SocketAddr};
@@ -7,6 +7,7 @@ use std::thread;
 
 use anyhow::{Context, Result};
 use tests::mesh::{Mesh, Workload};
+use tests::netns::Netns;
 
 use crate::serve;
 
@@ -21,8 +22,7 @@ pub(crate) struct Scene {
     pub(crate) backends: [SocketAddr; 2],
     /// For configurations and logs.
     pub(crate) dir: PathBuf,
-    /// Keeps the server's namespace.
-    _server: Workload,
+    pub(crate) server: Workload,
 }
 
 impl Scene {
@@ -32,14 +32,22 @@ impl Scene {
         let (client, server) = (mesh.workload("client"), mesh.workload("server"));
         let second: IpAddr = [10, 9, 0, 2].into();
         server.claim(&mesh, second);
-        [mesh.node(), &client, &server].into_iter().for_each(tune);
+        [mesh.node(), &client, &server].into_iter().for_each(|place| tune(place));
         let backends = [server.ip4(), second].map(|ip| SocketAddr::new(ip, PORT));
         let listeners = server.enter(|| backends.into_iter().map(serve::listen).collect::<Result<_>>())?;
         // The thread ends with the process; if it ends before, every row shows errors.
         thread::spawn(|| serve::run(listeners));
         let dir = std::env::temp_dir().join(mesh.id());
         fs::create_dir_all(&dir).with_context(|| format!("create {}", dir.display()))?;
-        Ok(Self { mesh, client, backends, dir, _server: server })
+        Ok(Self { mesh, client, backends, dir, server })
+    }
+
+    /// One more namespace that dials, joined to the node and tuned like the others.
+    pub(crate) fn another(&self, name: &str) -> Workload {
+        let client = self.mesh.workload(name);
+        tune(&client);
+        tune(self.mesh.node());
+        client
     }
 
     /// The congestion control that no route pins: that of the hop inside a steered namespace, over `lo`.
@@ -62,7 +70,7 @@ impl Drop for Scene {
 }
 
 /// Cubic on every route (a machine that defaults to BBR paces bulk streams), and ports that do not run out.
-fn tune(place: &Workload) {
+pub(crate) fn tune(place: &Netns) {
     place.sysctl("net/ipv4/tcp_max_tw_buckets", "2048");
     place.sysctl("net/ipv4/tcp_tw_reuse", "1");
     place.sysctl("net/ipv4/ip_local_port_range", "1024 65000");
@@ -70,6 +78,7 @@ fn tune(place: &Workload) {
     // host allows to everybody, and that is sure to contain reno, which like cubic does not pace.
     place.sysctl("net/ipv4/tcp_congestion_control", "reno");
     let pinned = |line: &str| format!("route replace {} congctl cubic\n", line.trim());
-    let routes: String = place.ip("route show").lines().map(pinned).collect();
+    let routes = place.ip("route show");
+    let routes: String = routes.lines().filter(|line| !line.contains("congctl")).map(pinned).collect();
     place.ip(&routes);
 }

@@ -1,8 +1,8 @@
 //! The server: one epoll thread. A connection whose first byte is `D` is a download that never ends;
-//! every other one is echoed.
+//! one whose first byte is `W` is told which address it has reached; every other one is echoed.
 
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::sync::OnceLock;
 
 use anyhow::{Context, Result};
@@ -11,6 +11,9 @@ use socket2::{Domain, SockRef, Socket, Type};
 
 /// The first byte of a connection that asks for a download.
 pub(crate) const DOWNLOAD: u8 = b'D';
+
+/// The first byte of a connection that asks where it ended.
+pub(crate) const WHO: u8 = b'W';
 
 /// The congestion control that the server's sockets really have, once one was accepted.
 pub(crate) static CONGESTION: OnceLock<String> = OnceLock::new();
@@ -121,9 +124,13 @@ impl Connection {
         if count == 0 {
             return Err(ErrorKind::UnexpectedEof.into());
         }
-        if std::mem::take(&mut self.fresh) && buffer[0] == DOWNLOAD {
-            self.download = true;
-            return self.watch(epoll, token, EpollFlags::EPOLLOUT);
+        match buffer[0] {
+            first if !std::mem::take(&mut self.fresh) || ![DOWNLOAD, WHO].contains(&first) => {}
+            WHO => return self.introduce(),
+            _ => {
+                self.download = true;
+                return self.watch(epoll, token, EpollFlags::EPOLLOUT);
+            }
         }
         let written = match self.stream.write(&buffer[..count]) {
             Err(error) if error.kind() == ErrorKind::WouldBlock => 0,
@@ -134,6 +141,11 @@ impl Connection {
             self.watch(epoll, token, EpollFlags::EPOLLOUT)?;
         }
         Ok(())
+    }
+
+    fn introduce(&mut self) -> io::Result<()> {
+        let IpAddr::V4(own) = self.stream.local_addr()?.ip() else { return Ok(()) };
+        self.stream.write_all(&own.octets())
     }
 
     fn pay(&mut self, epoll: &Epoll, token: usize) -> io::Result<()> {

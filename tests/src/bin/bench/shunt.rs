@@ -1,14 +1,13 @@
-//! Shunt itself: a daemon in the node, the client's namespace enrolled, and a gateway port.
+//! Shunt's rows: a daemon in the node for each data path, each with a client of its own, and a gateway port.
 
 use std::fs;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
-use std::process::Command;
 
-use anyhow::{Context, Result, bail};
-use tests::sweep::{cgroup2, remove_cgroup};
+use anyhow::{Result, ensure};
+use tests::yaml::{service, split, subsets, workload_entry};
 
-use crate::process::Process;
+use crate::daemon::{self, Daemon};
+use crate::place::{Cgroup, Place};
 use crate::rows::Row;
 use crate::scene::{PORT, Scene};
 
@@ -16,77 +15,89 @@ use crate::scene::{PORT, Scene};
 const VIP: &str = "10.96.0.10";
 /// The gateway port of Istio's examples.
 const GATEWAY: u16 = 31400;
+const READY: std::time::Duration = std::time::Duration::from_secs(15);
 
-/// A running daemon; its cgroup goes with it, however it ended.
+/// Who carries the bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Datapath {
+    /// The kernel routes what it can.
+    Auto,
+    /// The daemon, every byte.
+    Steer,
+}
+
+/// A running daemon and its client's cgroup.
 pub(crate) struct Shunt {
-    process: Option<Process>,
-    cgroup: PathBuf,
+    _daemon: Daemon,
+    _cgroup: Cgroup,
 }
 
-/// The program to measure: `SHUNT_BIN`, else the release build.
-pub(crate) fn binary() -> Option<PathBuf> {
-    let built = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/release/shunt");
-    let named = std::env::var_os("SHUNT_BIN").map(PathBuf::from);
-    named.or(Some(built)).filter(|path| path.is_file())
-}
+impl Datapath {
+    /// That of the row called `name`, if it is one of Shunt's.
+    pub(crate) fn of_row(name: &str) -> Option<Self> {
+        [Self::Auto, Self::Steer].into_iter().find(|datapath| datapath.row() == name)
+    }
 
-/// Starts the daemon and enrols the client: one row for the mesh, one for the gateway.
-pub(crate) fn start(scene: &Scene, binary: &Path) -> Result<(Vec<Row>, Shunt)> {
-    let config = scene.dir.join("config");
-    fs::create_dir_all(&config)?;
-    fs::write(config.join("echo.yaml"), resources(scene.backends))?;
-    let dir = scene.dir.display();
-    let args = format!(
-        "run --config {dir}/config --run-dir {dir}/run --state-dir {dir}/state --instance {} --access-log off",
-        scene.mesh.id()
-    );
-    let args: Vec<&str> = args.split(' ').collect();
-    let process = Process::start(scene.mesh.node(), binary, &args, scene.dir.join("shunt.log"))?;
-    let mut shunt = Shunt { process: Some(process), cgroup: cgroup2().join(scene.mesh.id()) };
-    let pid = shunt.enroll(scene, binary)?;
-    let vip = SocketAddr::new(VIP.parse()?, PORT);
-    let row = |name: &str, target| Row { name: name.to_owned(), targets: vec![target], pid: Some(pid) };
-    Ok((vec![row("shunt", vip), row("shunt-gateway", scene.node(GATEWAY))], shunt))
-}
-
-impl Shunt {
-    /// Waits until the daemon is ready, enrols the client's namespace, and waits until both ways in work.
-    fn enroll(&mut self, scene: &Scene, binary: &Path) -> Result<u32> {
-        let process = self.process.as_mut().context("the daemon runs until this is dropped")?;
-        let log = scene.dir.join("shunt.log");
-        let said = || fs::read_to_string(&log).unwrap_or_default();
-        process.await_ready("shunt run", || {
-            said().lines().any(|line| line.split_whitespace().any(|word| word == "ready"))
-        })?;
-        let mut enroll = Command::new(binary);
-        enroll.args(["enroll", "--name", "client", "--netns"]).arg(scene.client.path());
-        let output = enroll.arg("--run-dir").arg(scene.dir.join("run")).output()?;
-        if !output.status.success() {
-            let complaint = String::from_utf8_lossy(&output.stderr);
-            bail!("shunt enroll: {}\n{complaint}\nthe daemon said:\n{}", output.status, process.output());
+    fn row(self) -> &'static str {
+        match self {
+            Self::Auto => "shunt-direct",
+            Self::Steer => "shunt-steered",
         }
-        for target in [SocketAddr::new(VIP.parse()?, PORT), scene.node(GATEWAY)] {
-            let works = || scene.client.enter(|| crate::idle::echo_once(target).is_ok());
-            process.await_ready(&format!("shunt at {target}"), works)?;
+    }
+
+    fn flags(self) -> [&'static str; 4] {
+        match self {
+            Self::Auto => ["--datapath", "auto", "--metrics-address", "127.0.0.1:15000"],
+            Self::Steer => ["--datapath", "steer", "--metrics-address", "127.0.0.1:15001"],
         }
-        Ok(process.pid())
     }
 }
 
-impl Drop for Shunt {
-    fn drop(&mut self) {
-        self.process = None;
-        remove_cgroup(&self.cgroup);
+/// Starts a daemon and enrols a client: a row for the mesh, and one for the gateway of the daemon that steers.
+pub(crate) fn start(scene: &Scene, datapath: Datapath) -> Result<(Vec<Row>, Shunt)> {
+    let knows = daemon::knows(&daemon::binary()?, "--datapath")?;
+    ensure!(knows || datapath == Datapath::Steer, "this binary steers everything: it has no --datapath");
+    let (name, instance) = (datapath.row(), format!("{}-{}", scene.mesh.id(), datapath.row()));
+    let dir = scene.dir.join(name);
+    fs::create_dir_all(dir.join("config"))?;
+    let steers = datapath == Datapath::Steer;
+    let resources = mesh(scene.backends) + &if steers { gateway() } else { String::new() };
+    fs::write(dir.join("config/echo.yaml"), resources)?;
+    let client = scene.another(name);
+    let cgroup = Cgroup::create(&format!("{instance}-client"))?;
+    let flags = datapath.flags();
+    let mut daemon = Daemon::start(scene.mesh.node(), &instance, &dir, &flags[if knows { 0 } else { 2 }..])?;
+    daemon.await_ready(READY)?;
+    daemon.enroll(&client, &cgroup)?;
+    let mut rows = vec![(name, SocketAddr::new(VIP.parse()?, PORT), Place::new(&client, Some(&cgroup)))];
+    if steers {
+        // A gateway's clients are anybody.
+        rows.push(("shunt-gateway", scene.node(GATEWAY), Place::new(&scene.client, None)));
     }
+    let pid = Some(daemon.pid()?);
+    let row = |(name, target, place): (&str, _, _)| {
+        daemon.await_echo(target, || place_echoes(&place, target))?;
+        Ok(Row { name: name.to_owned(), targets: vec![target], pid, place })
+    };
+    let rows = rows.into_iter().map(row).collect::<Result<_>>()?;
+    Ok((rows, Shunt { _daemon: daemon, _cgroup: cgroup }))
 }
 
-/// The service with its two versions, 80/20 both in the mesh and through the gateway.
-fn resources([first, second]: [SocketAddr; 2]) -> String {
-    use tests::yaml::{service, split, subsets, workload_entry};
+fn place_echoes(place: &Place, target: SocketAddr) -> bool {
+    matches!(place.enter(|| crate::idle::echo_once(target)), Ok(Ok(_)))
+}
+
+/// The service with its two versions, 80/20.
+fn mesh([first, second]: [SocketAddr; 2]) -> String {
     let weights = [("v1", 80), ("v2", 20)];
     let service = service("tcp-echo", &[VIP], PORT);
     let entries = workload_entry("tcp-echo", "v1", first) + &workload_entry("tcp-echo", "v2", second);
-    let gateway = format!(
+    service + &entries + &subsets("tcp-echo", &["v1", "v2"]) + &split(&weights)
+}
+
+/// The same split for a gateway port.
+fn gateway() -> String {
+    format!(
         "---
 apiVersion: networking.istio.io/v1
 kind: Gateway
@@ -107,6 +118,5 @@ spec:
     - {{destination: {{host: tcp-echo, subset: v1, port: {{number: {PORT}}}}}, weight: 80}}
     - {{destination: {{host: tcp-echo, subset: v2, port: {{number: {PORT}}}}}, weight: 20}}
 "
-    );
-    service + &entries + &subsets("tcp-echo", &["v1", "v2"]) + &split(&weights) + &gateway
+    )
 }

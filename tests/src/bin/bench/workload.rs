@@ -61,7 +61,7 @@ impl Workload {
     pub(crate) fn named(name: &str) -> Result<Self> {
         let Some(found) = ALL.into_iter().find(|workload| workload.name == name) else {
             let known = ALL.map(|workload| workload.name).join(", ");
-            bail!("workload {name:?}: no such workload; there are {known} and idle");
+            bail!("workload {name:?}: no such workload; there are {known}, idle, costs and held");
         };
         Ok(found)
     }

@@ -2,7 +2,11 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests count as tests")]
 
-use std::{collections::BTreeSet, path::PathBuf, time::Duration};
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use shunt::{
     kernel::{Foreign, Kernel, KernelSettings, LogLevel},
@@ -42,8 +46,8 @@ fn settings() -> KernelSettings {
     }
 }
 
-fn only(cgroup: &PathBuf) -> BTreeSet<PathBuf> {
-    BTreeSet::from([cgroup.clone()])
+fn only(cgroup: &Path) -> BTreeSet<PathBuf> {
+    BTreeSet::from([cgroup.to_owned()])
 }
 
 /// Hook and turn of programs that both daemons have.

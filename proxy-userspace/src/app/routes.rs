@@ -105,9 +105,9 @@ fn name(class: &Workload) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use std::{collections::BTreeMap, time::Duration};
 
-    use proxy_traffic::{Cluster, Destination, Map, Match, Route, Rule, SteerReason, SubnetListener};
+    use proxy_traffic::{Cluster, Destination, Match, Route, Rule, SteerReason, SubnetListener};
 
     use super::*;
 
@@ -136,8 +136,8 @@ mod tests {
     }
 
     fn at(listener: Arc<Listener>) -> Snapshot {
-        let listeners = Map::from([("10.0.0.5:80".parse().unwrap(), listener)]);
-        Snapshot { listeners, ..Snapshot::default() }
+        let listeners = BTreeMap::from([("10.0.0.5:80".parse().unwrap(), listener)]);
+        Snapshot { listeners: listeners.into_iter().collect(), ..Snapshot::default() }
     }
 
     const RULE: &str = "    if any -> 100% PassthroughCluster\n";

@@ -37,6 +37,9 @@ struct Arguments {
     /// Changes to time, one at a time
     #[arg(long, default_value_t = 200)]
     changes: usize,
+    /// Give every cluster a limit, by one DestinationRule for the whole mesh
+    #[arg(long)]
+    limited: bool,
     /// Changes that come together in the last measurement
     #[arg(long, default_value_t = 50)]
     batch: usize,
@@ -49,6 +52,10 @@ enum Variant {
     /// Services with selectors, and WorkloadEntries
     Selected,
 }
+
+/// A limit for every host there is.
+const LIMIT: &str = "apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata:\n  name: limit\n  namespace: istio-system\n\
+                     spec:\n  host: '*'\n  trafficPolicy:\n    connectionPool:\n      tcp:\n        maxConnections: 1024\n";
 
 /// The texts of all files, resource by resource.
 struct World {
@@ -73,6 +80,9 @@ fn main() -> io::Result<()> {
         engine.replace(file, &world.text(file));
     }
     writeln!(out, "read all files       {:>10.3} ms", milliseconds(start.elapsed()))?;
+    if arguments.limited {
+        engine.replace(world.files.len(), LIMIT);
+    }
     let start = Instant::now();
     engine.compile();
     writeln!(out, "first compile        {:>10.3} ms", milliseconds(start.elapsed()))?;
@@ -80,6 +90,7 @@ fn main() -> io::Result<()> {
     let (listeners, clusters) = (snapshot.listeners.len(), snapshot.clusters.len());
     writeln!(out, "                     {listeners} listeners, {clusters} clusters")?;
     one_by_one(&arguments, &mut world, &mut engine, &mut out)?;
+    come_and_go(&arguments, &mut engine, &mut out)?;
     together(&arguments, &mut world, &mut engine, &mut out)
 }
 
@@ -109,6 +120,19 @@ fn one_by_one(
         writeln!(out, "{name:<20} {}", spread(times))?;
     }
     Ok(())
+}
+
+/// Times services that come and go, which may change who has which address.
+fn come_and_go(arguments: &Arguments, engine: &mut Engine, out: &mut impl io::Write) -> io::Result<()> {
+    let mut times = Vec::new();
+    for turn in 0..20 {
+        let text = if turn % 2 == 0 { service_entry(arguments.services, 0, 1) } else { String::new() };
+        let start = Instant::now();
+        engine.replace(arguments.files + 1, &text);
+        engine.compile();
+        times.push(start.elapsed());
+    }
+    writeln!(out, "one service: both    {}", spread(times))
 }
 
 /// Times changes that come together, as the daemon takes them in while it is busy with others.

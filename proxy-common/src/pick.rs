@@ -96,6 +96,10 @@ pub fn endpoint(
     active: impl Fn(u32) -> u64,
     hash_or_cursor: u32,
 ) -> Option<u32> {
+    // Without slots of its own it would read somebody else's.
+    if count == 0 {
+        return None;
+    }
     let hashed = balancing == Balancing::SourceHash as u8;
     let in_turn = balancing == Balancing::RoundRobin as u8;
     let mut hash = hash_or_cursor;
@@ -212,6 +216,15 @@ mod tests {
         for balancing in 0..=4 {
             let found = endpoint(balancing, 0, true, || 7, |_| None, |_| true, |_| 0, 7);
             assert_eq!(found, None);
+        }
+    }
+
+    #[test]
+    fn who_has_no_slots_reads_nobody_elses() {
+        let others = Slot { threshold: u32::MAX, own: 7, alias: 7, padding: 0 };
+        for balancing in 0..4 {
+            let got = endpoint(balancing, 0, true, || 1, |_| Some(others), |_| true, |_| 0, 5);
+            assert_eq!(got, None, "{balancing}");
         }
     }
 }

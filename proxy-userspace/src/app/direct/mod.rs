@@ -16,7 +16,7 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-use proxy_common::direct::{Account, AccountKey, Event, EventCause, EventKind, Tracked};
+use proxy_common::direct::{Account, AccountKey, Event, EventKind, Tracked};
 use proxy_traffic::{Snapshot, Workload, outlier::Outcome};
 
 use self::{
@@ -231,10 +231,11 @@ fn is_open(tracked: &Tracked, cookie: u64) -> bool {
     tracked.flags & Tracked::ESTABLISHED != 0 && tracked.netns_cookie == cookie
 }
 
-/// Tells the cluster of a failure to connect; whether its health has changed. Who gave up says nothing of the endpoint.
+/// Tells the cluster of a failure to connect; whether its health has changed. Where the kernel lengthened no run, it did
+/// not blame the endpoint: somebody gave up, or no SYN ever left.
 fn report(event: &Event, parties: &Parties<'_>) -> bool {
-    let failed = event.kind == EventKind::Failed as u32 && event.cause != EventCause::ClientGone as u32;
-    let (Some(cluster), Some(endpoint), true) = (parties.cluster, parties.endpoint, failed) else {
+    let blamed = event.kind == EventKind::Failed as u32 && event.run != 0;
+    let (Some(cluster), Some(endpoint), true) = (parties.cluster, parties.endpoint, blamed) else {
         return false;
     };
     let outcome = Outcome::Failed { run: Some(event.run) };
@@ -264,4 +265,35 @@ fn place(kernel: &Kernel, endpoint: u32) -> Option<Place> {
 fn ejected(snapshot: &Snapshot) -> usize {
     let watched = snapshot.clusters.values().filter(|cluster| cluster.outlier.is_some());
     watched.map(|cluster| cluster.state.health().ejected.len()).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use proxy_traffic::OutlierDetection;
+
+    use super::*;
+
+    #[test]
+    fn who_is_not_blamed_is_not_reported() {
+        let second = Duration::from_secs(1);
+        let rules = OutlierDetection {
+            consecutive: 1,
+            interval: second,
+            base_ejection: second,
+            max_ejection_percent: 100,
+            min_health_percent: 0,
+        };
+        let endpoint = "10.0.0.1:80".parse().unwrap();
+        let place = proxy_traffic::Endpoint { address: endpoint, weight: 1, workload: Arc::default() };
+        let plain = proxy_traffic::Cluster::passthrough(second);
+        let kind = proxy_traffic::ClusterKind::Endpoints(vec![place]);
+        let cluster = Arc::new(proxy_traffic::Cluster { kind, outlier: Some(rules), ..plain });
+        let parties =
+            Parties { workload: Some(&lines::NOBODY), cluster: Some(&cluster), endpoint: Some(endpoint) };
+        let told =
+            |kind: EventKind, run| report(&Event { kind: kind as u32, run, ..Event::default() }, &parties);
+        assert!(!told(EventKind::Failed, 0));
+        assert!(!told(EventKind::Closed, 1));
+        assert!(told(EventKind::Failed, 1));
+    }
 }

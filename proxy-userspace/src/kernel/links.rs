@@ -22,11 +22,17 @@ use aya::{
 };
 use nix::libc;
 
-use super::{error::Error, objects::PROGRAMS, pins::PinFolder};
+use super::{
+    error::Error,
+    objects::{CAPTURES, PROGRAMS},
+    pins::PinFolder,
+};
 
 /// The links in force, by cgroup.
 pub(super) struct Links {
     attached: BTreeMap<PathBuf, Attached>,
+    /// Of cgroups where nothing is captured any longer: whoever counts how open connections end.
+    watching: BTreeMap<PathBuf, Attached>,
     pins: Option<PinFolder>,
 }
 
@@ -46,7 +52,7 @@ enum Held {
 
 impl Links {
     pub(super) fn new(pins: Option<PinFolder>) -> Self {
-        Self { attached: BTreeMap::new(), pins }
+        Self { attached: BTreeMap::new(), watching: BTreeMap::new(), pins }
     }
 
     /// Whether an earlier daemon's pins were taken over.
@@ -54,14 +60,27 @@ impl Links {
         self.pins.as_ref().is_some_and(PinFolder::is_adopted)
     }
 
-    /// Attaches what is missing, then lets go what is not wanted, then drops pins of an earlier daemon.
+    /// Attaches what is missing, then lets go what is not wanted, then drops pins of an earlier daemon. Where nothing is
+    /// wanted at all, programs stay that only see connections that are open: until something is, or the end.
     pub(super) fn set(&mut self, capture: &mut Ebpf, wanted: &BTreeSet<PathBuf>) -> Result<(), Error> {
         for path in wanted {
             self.ensure(capture, path)?;
         }
         let unwanted: Vec<_> = self.attached.keys().filter(|path| !wanted.contains(*path)).cloned().collect();
         for path in unwanted {
-            self.attached.remove(&path).map_or(Ok(()), Attached::let_go)?;
+            let Some(mut attached) = self.attached.remove(&path) else { continue };
+            if wanted.is_empty() {
+                let captures = attached.split_captures();
+                self.watching.insert(path, attached);
+                captures.let_go()?;
+            } else {
+                attached.let_go()?;
+            }
+        }
+        if !wanted.is_empty() {
+            while let Some((_, watching)) = self.watching.pop_first() {
+                watching.let_go()?;
+            }
         }
         self.pins.as_mut().map_or(Ok(()), PinFolder::drop_leftovers)
     }
@@ -70,7 +89,8 @@ impl Links {
     /// took its place: a start that failed must not let pass what was refused before.
     pub(super) fn close(mut self) -> Result<(), Error> {
         let mut outcome = Ok(());
-        for attached in std::mem::take(&mut self.attached).into_values() {
+        let watching = std::mem::take(&mut self.watching).into_values();
+        for attached in std::mem::take(&mut self.attached).into_values().chain(watching) {
             let released = attached.let_go();
             outcome = outcome.and(released);
         }
@@ -85,8 +105,11 @@ impl Links {
         if self.attached.get(path).is_some_and(|attached| attached.inode == inode) {
             return Ok(());
         }
-        let mut fresh = Attached { inode, links: Vec::new() };
-        for name in PROGRAMS {
+        // Who still watches there goes on: two would count everything twice.
+        let watching = self.watching.remove(path).filter(|watching| watching.inode == inode);
+        let missing = if watching.is_some() { PROGRAMS.len() - CAPTURES } else { 0 };
+        let mut fresh = watching.unwrap_or(Attached { inode, links: Vec::new() });
+        for name in PROGRAMS.into_iter().skip(missing) {
             match self.hold(capture, name, path, &cgroup, inode) {
                 Ok(link) => fresh.links.insert(0, link),
                 Err(error) => {
@@ -130,6 +153,12 @@ impl Links {
 }
 
 impl Attached {
+    /// Parts with the programs that decide on connects.
+    fn split_captures(&mut self) -> Self {
+        let watches = self.links.split_off(self.links.len().min(CAPTURES));
+        Self { inode: self.inode, links: std::mem::replace(&mut self.links, watches) }
+    }
+
     /// Plain links go by being dropped, and so do those whose pin somebody has removed.
     fn let_go(self) -> Result<(), Error> {
         let mut outcome = Ok(());

@@ -71,95 +71,148 @@ pub const fn mix(value: u64) -> u64 {
     mixed ^ (mixed >> 33)
 }
 
-/// The number of the endpoint for one connection; `None`: nobody usable was found (UH).
-///
-/// `balancing` is a [`Balancing`] other than `OriginalDestination`, `count` the number of slots. `panic`: health does
-/// not count. `draws` gives uniform numbers, `slot` the slot at a place below `count`, `usable` whether an endpoint
-/// is not ejected, `active` its open connections. `hash_or_cursor` is the [`source_hash`] for `SourceHash`, the next
-/// place of the round for `RoundRobin` (it may run on past the round's end), and of no matter otherwise.
+/// The search for one connection's endpoint. The caller goes round: the kernel runs each step as a function of its own,
+/// so that the verifier looks at it once and not at every way that leads there.
 ///
 /// An ejected endpoint's share goes to the others by their weights: at random, of a hash by hashing again, so that a
 /// source keeps its substitute.
-#[inline(always)]
-#[allow(
-    clippy::too_many_arguments,
-    reason = "closures over maps are what the kernel side has; it is inlined"
-)]
+#[derive(Clone, Copy, Debug)]
+pub struct Search {
+    balancing: u32,
+    count: u32,
+    /// The source's hash, or the next place of the round.
+    hash: u32,
+    /// Where was drawn last.
+    place: u32,
+    /// Who was found; of two for least request. 0: nobody, as endpoints count from 1.
+    first: u32,
+    second: u32,
+}
+
+impl Search {
+    /// `balancing` is a [`Balancing`] other than `OriginalDestination`, `count` the number of slots. `hash_or_cursor` is
+    /// the [`source_hash`] for `SourceHash`, the next place of the round for `RoundRobin` (it may run on past the
+    /// round's end), and of no matter otherwise.
+    #[inline(always)]
+    #[must_use]
+    pub const fn new(balancing: u8, count: u32, hash_or_cursor: u32) -> Self {
+        Self { balancing: balancing as u32, count, hash: hash_or_cursor, place: 0, first: 0, second: 0 }
+    }
+
+    #[inline(always)]
+    const fn is(&self, balancing: Balancing) -> bool {
+        self.balancing == balancing as u32
+    }
+
+    /// A place of a sequence is one endpoint's own; else slots are an alias table.
+    #[inline(always)]
+    const fn is_sequence(&self) -> bool {
+        self.is(Balancing::SourceHash) || self.is(Balancing::RoundRobin)
+    }
+
+    /// Draws for the time `attempt`, from 0; to be called until it says so, at most [`DRAWS`] times. `draws` gives
+    /// uniform numbers, `slot` the slot at a place below the count, `usable` whether an endpoint may be taken.
+    #[inline(always)]
+    pub fn draw(
+        &mut self,
+        attempt: u32,
+        mut draws: impl FnMut() -> u32,
+        slot: impl Fn(u32) -> Option<Slot>,
+        usable: impl FnOnce(u32) -> bool,
+    ) -> bool {
+        // Without slots of its own it would read somebody else's.
+        if self.count == 0 {
+            return true;
+        }
+        let place = if self.is(Balancing::RoundRobin) && attempt == 0 {
+            // A remainder: a round must be exact.
+            self.hash.checked_rem(self.count).unwrap_or(0)
+        } else if self.is(Balancing::SourceHash) {
+            index(self.hash, self.count)
+        } else {
+            index(draws(), self.count)
+        };
+        self.place = place;
+        self.hash = mix(self.hash as u64 + 1) as u32;
+        let Some(at) = slot(place) else { return true };
+        let number = if self.is_sequence() { at.own } else { column(at, draws()) };
+        if !usable(number) {
+            return false;
+        }
+        if self.first != 0 {
+            self.second = number;
+            return true;
+        }
+        self.first = number;
+        !self.is(Balancing::LeastRequest)
+    }
+
+    /// Whether drawing found nobody.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_vain(&self) -> bool {
+        self.first == 0 && self.count != 0
+    }
+
+    /// Looks at the place `seen` after the last draw, from 0; to be called until it says so, at most [`SCAN`] times.
+    #[inline(always)]
+    pub fn look(
+        &mut self,
+        seen: u32,
+        slot: impl Fn(u32) -> Option<Slot>,
+        usable: impl FnOnce(u32) -> bool,
+    ) -> bool {
+        if seen >= self.count {
+            return true;
+        }
+        let place = (self.place as u64 + seen as u64).checked_rem(self.count as u64);
+        let Some(at) = slot(place.unwrap_or(0) as u32) else { return true };
+        // Of an alias table each endpoint owns a column; a sequence lists them all, over and over, as aliases.
+        let number = if self.is_sequence() { at.alias } else { at.own };
+        if usable(number) {
+            self.first = number;
+        }
+        self.first != 0
+    }
+
+    /// Forgets whom drawing found, who was taken by somebody else meanwhile.
+    #[inline(always)]
+    pub const fn again(&mut self) {
+        (self.first, self.second) = (0, 0);
+    }
+
+    /// Who was found. `active` are the open connections of an endpoint.
+    #[inline(always)]
+    #[must_use]
+    pub fn found(&self, active: impl Fn(u32) -> u64) -> Option<u32> {
+        let differ = self.second != 0 && self.second != self.first;
+        if differ && active(self.second) < active(self.first) {
+            Some(self.second)
+        } else if self.first != 0 {
+            Some(self.first)
+        } else {
+            None
+        }
+    }
+}
+
+/// The number of the endpoint for one connection; `None`: nobody usable was found (UH). See [`Search`].
 #[must_use]
 pub fn endpoint(
     balancing: u8,
     count: u32,
-    panic: bool,
     mut draws: impl FnMut() -> u32,
     slot: impl Fn(u32) -> Option<Slot>,
     usable: impl Fn(u32) -> bool,
     active: impl Fn(u32) -> u64,
     hash_or_cursor: u32,
 ) -> Option<u32> {
-    // Without slots of its own it would read somebody else's.
-    if count == 0 {
-        return None;
+    let mut search = Search::new(balancing, count, hash_or_cursor);
+    let _ = (0..DRAWS).any(|attempt| search.draw(attempt, &mut draws, &slot, &usable));
+    if search.is_vain() {
+        let _ = (0..SCAN).any(|seen| search.look(seen, &slot, &usable));
     }
-    let hashed = balancing == Balancing::SourceHash as u8;
-    let in_turn = balancing == Balancing::RoundRobin as u8;
-    let mut hash = hash_or_cursor;
-    let mut place = 0;
-    // Least request: the first of two candidates; endpoints count from 1.
-    let mut first = 0;
-    let mut attempt = 0;
-    while attempt < DRAWS {
-        place = if in_turn && attempt == 0 {
-            // A remainder: a round must be exact. `None`: there are no slots.
-            hash_or_cursor.checked_rem(count)?
-        } else if hashed {
-            index(hash, count)
-        } else {
-            index(draws(), count)
-        };
-        hash = mix(hash as u64 + 1) as u32;
-        let at = slot(place)?;
-        // A place of a sequence is one endpoint's own: no second draw.
-        let number = if hashed || in_turn { at.own } else { column(at, draws()) };
-        if panic || usable(number) {
-            if balancing != Balancing::LeastRequest as u8 {
-                return Some(number);
-            }
-            if first != 0 {
-                return Some(if active(number) < active(first) { number } else { first });
-            }
-            first = number;
-        }
-        attempt += 1;
-    }
-    if first != 0 {
-        return Some(first);
-    }
-    scan(hashed || in_turn, count, place, slot, usable)
-}
-
-/// The next usable endpoint from `begin` on.
-#[inline(always)]
-fn scan(
-    sequence: bool,
-    count: u32,
-    begin: u32,
-    slot: impl Fn(u32) -> Option<Slot>,
-    usable: impl Fn(u32) -> bool,
-) -> Option<u32> {
-    let mut seen = 0;
-    while seen < SCAN && seen < count {
-        // A remainder, not a wrap by comparison: after that the verifier would know of each place how it was come to,
-        // and follow every way by itself (a million steps; this takes twenty thousand).
-        let place = (begin as u64 + seen as u64).checked_rem(count as u64)?;
-        let at = slot(place as u32)?;
-        // Of an alias table each endpoint owns a column; a sequence lists them all, over and over, as aliases.
-        let number = if sequence { at.alias } else { at.own };
-        if usable(number) {
-            return Some(number);
-        }
-        seen += 1;
-    }
-    None
+    search.found(active)
 }
 
 #[cfg(test)]
@@ -214,7 +267,7 @@ mod tests {
     #[test]
     fn without_slots_there_is_nobody() {
         for balancing in 0..=4 {
-            let found = endpoint(balancing, 0, true, || 7, |_| None, |_| true, |_| 0, 7);
+            let found = endpoint(balancing, 0, || 7, |_| None, |_| true, |_| 0, 7);
             assert_eq!(found, None);
         }
     }
@@ -223,7 +276,7 @@ mod tests {
     fn who_has_no_slots_reads_nobody_elses() {
         let others = Slot { threshold: u32::MAX, own: 7, alias: 7, padding: 0 };
         for balancing in 0..4 {
-            let got = endpoint(balancing, 0, true, || 1, |_| Some(others), |_| true, |_| 0, 5);
+            let got = endpoint(balancing, 0, || 1, |_| Some(others), |_| true, |_| 0, 5);
             assert_eq!(got, None, "{balancing}");
         }
     }

@@ -1,6 +1,7 @@
 //! Cluster → endpoint, by the same arithmetic that the kernel runs.
 
 use std::{
+    collections::HashSet,
     net::SocketAddr,
     sync::{
         Arc, OnceLock,
@@ -12,6 +13,7 @@ use proxy_common::{direct::Slot, pick, v4_mapped};
 
 use crate::{
     Balancing, Cluster, ClusterKind, Error, Flow,
+    outlier::Health,
     table::{self, Member},
 };
 
@@ -42,11 +44,17 @@ struct Ready {
     loads: Vec<Arc<AtomicU64>>,
 }
 
-/// An endpoint of `cluster`, as its balancing says. `draws` gives uniform numbers.
+/// An endpoint of `cluster`, as its balancing says; those that are `full` are passed over as the ejected are. `draws`
+/// gives uniform numbers.
 ///
 /// # Errors
 /// [`Error::NoCluster`] when host or subset do not exist, [`Error::NoHealthyUpstream`] when nobody is there.
-pub fn pick(cluster: &Cluster, flow: &Flow<'_>, draws: impl FnMut() -> u32) -> Result<Picked, Error> {
+pub fn pick(
+    cluster: &Cluster,
+    flow: &Flow<'_>,
+    full: &HashSet<SocketAddr>,
+    draws: impl FnMut() -> u32,
+) -> Result<Picked, Error> {
     let original = Picked { address: flow.destination, place: None };
     match &cluster.kind {
         ClusterKind::Missing(reason) => {
@@ -55,7 +63,7 @@ pub fn pick(cluster: &Cluster, flow: &Flow<'_>, draws: impl FnMut() -> u32) -> R
         ClusterKind::OriginalDestination => Ok(original),
         ClusterKind::Endpoints(_) if cluster.balancing == Balancing::OriginalDestination => Ok(original),
         ClusterKind::Endpoints(endpoints) => {
-            let number = choose(cluster, flow, draws);
+            let number = choose(cluster, flow, full, draws);
             let place = number.map(|number| number - 1);
             let found = place.and_then(|place| endpoints.get(place as usize));
             let picked = found.map(|endpoint| Picked { address: endpoint.address, place });
@@ -65,7 +73,12 @@ pub fn pick(cluster: &Cluster, flow: &Flow<'_>, draws: impl FnMut() -> u32) -> R
 }
 
 /// The number of the endpoint: its place plus 1.
-fn choose(cluster: &Cluster, flow: &Flow<'_>, draws: impl FnMut() -> u32) -> Option<u32> {
+fn choose(
+    cluster: &Cluster,
+    flow: &Flow<'_>,
+    full: &HashSet<SocketAddr>,
+    draws: impl FnMut() -> u32,
+) -> Option<u32> {
     let table = ready(cluster);
     let turn = match cluster.balancing {
         Balancing::RoundRobin => cluster.state.advance(),
@@ -76,12 +89,13 @@ fn choose(cluster: &Cluster, flow: &Flow<'_>, draws: impl FnMut() -> u32) -> Opt
     let endpoints = cluster.endpoints();
     let usable = |number: u32| {
         let endpoint = endpoints.get(number as usize - 1);
-        health.as_ref().is_none_or(|all| endpoint.is_some_and(|one| !all.ejected.contains(&one.address)))
+        let is_well =
+            |all: &Health| all.panic || endpoint.is_some_and(|one| !all.ejected.contains(&one.address));
+        health.as_deref().is_none_or(is_well) && endpoint.is_none_or(|one| !full.contains(&one.address))
     };
     pick::endpoint(
         cluster.balancing as u8,
         table.slots.len() as u32,
-        health.as_ref().is_some_and(|all| all.panic),
         draws,
         |place| table.slots.get(place as usize).copied(),
         usable,
@@ -174,7 +188,7 @@ mod tests {
         let destination = address(99);
         let flow =
             Flow { door: Door::Mesh, workload: &workload, source: source.parse().unwrap(), destination };
-        pick(cluster, &flow, draws)
+        pick(cluster, &flow, &HashSet::new(), draws)
     }
 
     /// How often each host is picked in `count` connections, as places.

@@ -61,7 +61,7 @@ fn choose(
     let count = slots.len() as u32;
     let slot = |place| slots.get(place as usize).copied();
     let usable = |number| !ejected.contains(&number);
-    pick::endpoint(balancing as u8, count, false, next, slot, usable, |_| 0, turn)
+    pick::endpoint(balancing as u8, count, next, slot, usable, |_| 0, turn)
 }
 
 /// A weak generator is enough here, and the same everywhere.
@@ -168,7 +168,7 @@ proptest! {
             let find = |panic| {
                 let slot = |place| slots.get(place as usize).copied();
                 let length = slots.len() as u32;
-                pick::endpoint(balancing as u8, length, panic, generator(seed), slot, |_| false, |_| 0, seed as u32)
+                pick::endpoint(balancing as u8, length, generator(seed), slot, |_| panic, |_| 0, seed as u32)
             };
             prop_assert_eq!(find(false), None);
             prop_assert!(find(true).is_some());
@@ -188,7 +188,7 @@ proptest! {
             next()
         };
         let length = slots.len() as u32;
-        let found = pick::endpoint(Balancing::LeastRequest as u8, length, false, draws, slot, |_| true, load, 0);
+        let found = pick::endpoint(Balancing::LeastRequest as u8, length, draws, slot, |_| true, load, 0);
         prop_assert_eq!(drawn.get(), 4);
         let mut again = generator(seed);
         let mut candidate = || {

@@ -258,11 +258,11 @@ impl Connect {
     }
 }
 
-/// Whether the calling task is in the cgroup `id`, itself and not below it.
+/// The cgroup of the calling task, itself.
 #[inline(always)]
-pub(crate) fn in_cgroup(id: u64) -> bool {
+pub(crate) fn current_cgroup() -> u64 {
     // SAFETY: no argument; the calling task is the one that connects.
-    id == unsafe { bpf_get_current_cgroup_id() }
+    unsafe { bpf_get_current_cgroup_id() }
 }
 
 /// Whether the calling task is in the cgroup `id` or anywhere below it.

@@ -5,7 +5,7 @@ use aya_ebpf::helpers::generated::{bpf_get_prandom_u32, bpf_ktime_get_ns};
 use proxy_common::{
     Counter, Destination, Workload,
     direct::{
-        Account, AccountKey, Balancing, Cluster, Endpoint, Event, EventCause, EventKind, LimitScope,
+        Account, AccountKey, Balancing, Cluster, Event, EventCause, EventKind, LimitScope,
         Listener, Tracked,
     },
     limit, pick,
@@ -15,6 +15,7 @@ use proxy_ebpf::is_v4_mapped;
 use crate::{
     books::{self, count_on},
     connect::Connect,
+    hunt::Hunt,
     maps, records,
 };
 
@@ -61,7 +62,7 @@ impl Dial<'_> {
         let Some(cluster) = maps::cluster(number) else { return Outcome::Failed(Counter::TableFailed) };
         if cluster.flags & Cluster::MISSING != 0 {
             count_on!(&self.key(number, 0), missing);
-            return self.refused(number, 0, now, Counter::Missing, EventCause::NoCluster);
+            return self.refused(number, now, Counter::Missing, EventCause::NoCluster);
         }
         let is_late = self.connect.is_mptcp();
         let tracked = self.connect.track();
@@ -74,13 +75,14 @@ impl Dial<'_> {
         let key = books::limit_key(self.netns_cookie, number, 0, cluster.limit_scope);
         let Some(total) = maps::account(&key) else { return Outcome::Failed(Counter::TableFailed) };
         if !each && !admitted(total, cluster, counted) {
-            return self.overflowed(number, 0, now);
+            return self.overflowed(number, now);
         }
-        let outcome = match self.choose(number, cluster, total) {
-            Some(chosen) => self.go(&chosen, tracked, total, is_late, now),
-            None => {
+        let outcome = match self.choose(number, cluster, total, counted) {
+            Ok(chosen) => self.go(&chosen, tracked, total, is_late, now),
+            Err(EventCause::Overflow) => self.overflowed(number, now),
+            Err(_) => {
                 count_on!(&self.key(number, 0), unhealthy);
-                self.refused(number, 0, now, Counter::Unhealthy, EventCause::NoEndpoint)
+                self.refused(number, now, Counter::Unhealthy, EventCause::NoEndpoint)
             }
         };
         if counted && !each && !matches!(outcome, Outcome::Routed) {
@@ -94,11 +96,21 @@ impl Dial<'_> {
         AccountKey { netns_cookie: self.netns_cookie, cluster, endpoint }
     }
 
-    /// An endpoint of the cluster that this socket can reach.
+    /// An endpoint of the cluster that this socket can reach. Where limits are each endpoint's own and it is `counted`,
+    /// it has its place there.
     #[inline(always)]
-    fn choose(&self, number: u32, cluster: &'static Cluster, total: *mut Account) -> Option<Chosen> {
+    fn choose(
+        &self,
+        number: u32,
+        cluster: &'static Cluster,
+        total: *mut Account,
+        counted: bool,
+    ) -> Result<Chosen, EventCause> {
         if cluster.balancing == Balancing::OriginalDestination as u8 {
-            return Some(Chosen { number, cluster, endpoint: 0, to: *self.destination });
+            if cluster.limit_scope == LimitScope::Endpoint as u8 && !admitted(total, cluster, counted) {
+                return Err(EventCause::Overflow);
+            }
+            return Ok(Chosen { number, cluster, endpoint: 0, to: *self.destination });
         }
         let seed = if cluster.balancing == Balancing::RoundRobin as u8 {
             books::turn(total)
@@ -108,31 +120,13 @@ impl Dial<'_> {
         } else {
             0
         };
-        let endpoint = pick::endpoint(
-            cluster.balancing,
-            cluster.count,
-            cluster.flags & Cluster::PANIC != 0,
-            // SAFETY: no argument.
-            || unsafe { bpf_get_prandom_u32() },
-            |place| maps::slot(cluster.base + place),
-            |endpoint| {
-                maps::endpoint(endpoint).is_some_and(|found| found.ejected == 0 && self.reaches(found))
-            },
-            |endpoint| maps::known_account(&self.key(number, endpoint)).map_or(0, books::active),
-            seed,
-        )?;
-        let found = maps::endpoint(endpoint).filter(|found| self.reaches(found))?;
-        Some(Chosen {
-            number,
-            cluster,
-            endpoint,
-            to: Destination { address: found.address, port: found.port },
-        })
-    }
-
-    #[inline(always)]
-    fn reaches(&self, endpoint: &Endpoint) -> bool {
-        !self.v4_only || is_v4_mapped(&endpoint.address)
+        let mut hunt = Hunt::new(number, cluster, seed, self.netns_cookie, self.v4_only);
+        let Some(endpoint) = hunt.run(counted) else {
+            return Err(if hunt.met_limits() { EventCause::Overflow } else { EventCause::NoEndpoint });
+        };
+        let Some(found) = maps::endpoint(endpoint) else { return Err(EventCause::NoEndpoint) };
+        let to = Destination { address: found.address, port: found.port };
+        Ok(Chosen { number, cluster, endpoint, to })
     }
 
     /// Counts the connection, remembers it, and sends the kernel there.
@@ -145,17 +139,18 @@ impl Dial<'_> {
         is_late: bool,
         now: u64,
     ) -> Outcome {
-        let Chosen { number, cluster, endpoint, .. } = *chosen;
-        let each = cluster.limit_scope == LimitScope::Endpoint as u8;
+        let Chosen { cluster, endpoint, .. } = *chosen;
         if let Some(tracked) = tracked {
             let Some(account) = self.account(chosen, total) else {
                 return Outcome::Failed(Counter::TableFailed);
             };
-            if each && !admitted(account, cluster, !is_late) {
-                return self.overflowed(number, endpoint, now);
-            }
             // The limit's count may be on the same account.
-            let once = each || (endpoint == 0 && cluster.limit_scope == LimitScope::Workload as u8);
+            let once = if endpoint == 0 {
+                cluster.limit_scope != LimitScope::Node as u8
+            } else {
+                cluster.limit_scope == LimitScope::Endpoint as u8
+                    && cluster.max_connections != Cluster::UNLIMITED
+            };
             if !is_late && !once {
                 books::take(account);
             }
@@ -212,28 +207,28 @@ impl Dial<'_> {
     }
 
     #[inline(always)]
-    fn overflowed(&self, cluster: u32, endpoint: u32, now: u64) -> Outcome {
+    fn overflowed(&self, cluster: u32, now: u64) -> Outcome {
         count_on!(&self.key(cluster, 0), overflowed);
-        self.refused(cluster, endpoint, now, Counter::Overflowed, EventCause::Overflow)
+        self.refused(cluster, now, Counter::Overflowed, EventCause::Overflow)
     }
 
     #[inline(always)]
-    fn refused(&self, cluster: u32, endpoint: u32, now: u64, counter: Counter, cause: EventCause) -> Outcome {
+    fn refused(&self, cluster: u32, now: u64, counter: Counter, cause: EventCause) -> Outcome {
         maps::count(counter);
         if records::is_logged() {
-            let event = Event {
-                kind: EventKind::Refused as u32,
-                cause: cause as u32,
-                netns_cookie: self.netns_cookie,
-                at_ns: now,
-                cluster,
-                endpoint,
-                original: self.destination.address,
-                original_port: self.destination.port,
-                logged: 1,
-                ..Event::default()
-            };
-            records::write(event, false);
+            records::write(false, |event| {
+                *event = Event {
+                    kind: EventKind::Refused as u32,
+                    cause: cause as u32,
+                    netns_cookie: self.netns_cookie,
+                    at_ns: now,
+                    cluster,
+                    original: self.destination.address,
+                    original_port: self.destination.port,
+                    logged: 1,
+                    ..Event::default()
+                };
+            });
         }
         Outcome::Refused
     }

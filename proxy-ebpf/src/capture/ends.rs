@@ -39,10 +39,11 @@ pub(crate) fn failed(tracked: &Tracked, cause: EventCause, blame: bool, source: 
     let run = if blamed { books::lengthen_run(tracked) } else { 0 };
     let logged = records::is_logged();
     if logged || blamed {
-        let mut event = records::about(tracked, EventKind::Failed, cause);
-        (event.run, event.logged) = (run, u8::from(logged));
-        (event.source, event.source_port) = (source.address, source.port);
-        records::write(event, blamed);
+        records::write(blamed, |event| {
+            *event = records::about(tracked, EventKind::Failed, cause);
+            (event.run, event.logged) = (run, u8::from(logged));
+            (event.source, event.source_port) = (source.address, source.port);
+        });
     }
 }
 
@@ -56,10 +57,11 @@ pub(crate) fn closed(tracked: &Tracked, cause: EventCause, measured: Measured, s
         cell!(account, rtt_us).add(u64::from(measured.rtt_us));
     }
     if records::is_logged() {
-        let mut event = records::about(tracked, EventKind::Closed, cause);
-        (event.received, event.sent, event.rtt_us) = (measured.received, measured.sent, measured.rtt_us);
-        (event.source, event.source_port, event.logged) = (source.address, source.port, 1);
-        records::write(event, false);
+        records::write(false, |event| {
+            *event = records::about(tracked, EventKind::Closed, cause);
+            (event.received, event.sent, event.rtt_us) = (measured.received, measured.sent, measured.rtt_us);
+            (event.source, event.source_port, event.logged) = (source.address, source.port, 1);
+        });
     }
 }
 

@@ -15,6 +15,7 @@ mod books;
 mod connect;
 mod direct;
 mod ends;
+mod hunt;
 mod maps;
 mod records;
 mod watch;
@@ -33,7 +34,7 @@ use proxy_common::{
 use proxy_ebpf::is_v4_mapped;
 
 use crate::{
-    connect::{Connect, below_cgroup, in_cgroup},
+    connect::{Connect, below_cgroup, current_cgroup},
     direct::{Dial, Outcome},
     ends::Source,
 };
@@ -133,8 +134,11 @@ fn decide(dial: &Dial<'_>, listens: impl FnOnce(&Connect) -> bool) -> i32 {
         maps::count(Counter::Passed);
         return pass(connect, workload);
     };
+    // SAFETY: a valid reference. A copy: after a pointer into either map the verifier would go through all that follows
+    // twice, and the compiler would read late.
+    let listener = unsafe { core::ptr::read_volatile(listener) };
     match listener.verdict {
-        verdict if verdict == Verdict::Direct as u32 => match dial.route(listener) {
+        verdict if verdict == Verdict::Direct as u32 => match dial.route(&listener) {
             Outcome::Routed => pass(connect, workload),
             Outcome::Refused => refuse(connect),
             Outcome::Failed(counter) => {
@@ -152,7 +156,9 @@ fn decide(dial: &Dial<'_>, listens: impl FnOnce(&Connect) -> bool) -> i32 {
 /// Whether the calling task is one of the workload's and not the daemon, which shares its namespace.
 #[inline(always)]
 fn is_captured(workload: &Workload) -> bool {
-    !in_cgroup(maps::own_cgroup()) && (workload.cgroup_id == 0 || below_cgroup(workload.cgroup_id))
+    let current = current_cgroup();
+    let id = workload.cgroup_id;
+    current != maps::own_cgroup() && (id == 0 || current == id || below_cgroup(id))
 }
 
 /// Whether this very connect was routed a moment ago, by the same program attached further down.

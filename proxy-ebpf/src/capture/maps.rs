@@ -66,6 +66,10 @@ static LEASE: Array<u64> = Array::with_max_entries(1, 0);
 #[map]
 static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(Counter::ALL.len() as u32, 0);
 
+/// What an account begins as. It is copied from here: the programs' stacks are small.
+// SAFETY: integers; zero is a valid value of each.
+static FRESH: Account = unsafe { core::mem::zeroed() };
+
 /// The workload that lives in the network namespace with this cookie.
 #[inline(always)]
 pub(crate) fn workload(netns_cookie: u64) -> Option<&'static Workload> {
@@ -141,7 +145,7 @@ pub(crate) fn account(key: &AccountKey) -> Option<*mut Account> {
         return Some(account);
     }
     // Somebody else may be faster; theirs is as good.
-    let _ = ACCOUNTS.insert(key, Account::default(), u64::from(BPF_NOEXIST));
+    let _ = ACCOUNTS.insert(key, &FRESH, u64::from(BPF_NOEXIST));
     known_account(key)
 }
 
@@ -174,9 +178,10 @@ pub(crate) fn lease() -> u64 {
 
 /// Writes a record; false: no room.
 #[inline(always)]
-pub(crate) fn tell(event: Event, wakeup: u64) -> bool {
+pub(crate) fn tell(wakeup: u64, fill: impl FnOnce(&mut Event)) -> bool {
     let Some(mut record) = EVENTS.reserve::<Event>(0) else { return false };
-    record.write(event);
+    // SAFETY: integers and bytes, all of which `fill` writes before anybody reads them.
+    fill(unsafe { &mut *record.as_mut_ptr() });
     record.submit(wakeup);
     true
 }

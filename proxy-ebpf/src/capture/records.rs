@@ -13,6 +13,8 @@ use crate::maps;
 
 /// The daemon reads ten times a second of its own accord; more than this must not wait for that.
 const ENOUGH: u64 = 64 * 1024;
+/// Each time that so much more is there, a few records wake it: a wakeup costs as much as ten records.
+const FEW: u64 = 1024;
 
 /// The record of a tracked connection. `Event::kind`, `cause` and what was measured are the caller's to fill in.
 #[inline(always)]
@@ -41,11 +43,13 @@ pub(crate) fn is_logged() -> bool {
     threshold != 0 && (threshold == u32::MAX || unsafe { bpf_get_prandom_u32() } <= threshold)
 }
 
-/// Writes a record, `urgent` if somebody is to act on it.
+/// Writes a record, where it is to lie; `urgent` if somebody is to act on it.
 #[inline(always)]
-pub(crate) fn write(event: Event, urgent: bool) {
-    let wakeup = if urgent || maps::untold() > ENOUGH { BPF_RB_FORCE_WAKEUP } else { BPF_RB_NO_WAKEUP };
-    if !maps::tell(event, u64::from(wakeup)) {
+pub(crate) fn write(urgent: bool, fill: impl FnOnce(&mut Event)) {
+    let untold = maps::untold();
+    let enough = untold >= ENOUGH && untold & (ENOUGH - 1) < FEW;
+    let wakeup = if urgent || enough { BPF_RB_FORCE_WAKEUP } else { BPF_RB_NO_WAKEUP };
+    if !maps::tell(u64::from(wakeup), fill) {
         maps::count(Counter::RecordLost);
     }
 }

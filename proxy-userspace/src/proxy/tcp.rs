@@ -1,7 +1,8 @@
 //! The walk: one connection, start to finish. Each step's work is in the file of its name.
 
-use std::net::SocketAddr;
+use std::{collections::HashSet, net::SocketAddr};
 
+use proxy_common::pick;
 use proxy_traffic::{Cluster, Error, Flow, LimitScope, balance, route};
 use tokio::net::TcpStream;
 
@@ -62,16 +63,33 @@ fn choose(record: &mut Record) -> Result<Target, Error> {
 
 /// pick, within the cluster's limit: first the limit, as Envoy does, unless it is each endpoint's own.
 fn admit(record: &mut Record, cluster: &Cluster, flow: &Flow<'_>) -> Result<SocketAddr, Error> {
-    let each = cluster.limit.is_some_and(|limit| limit.scope == LimitScope::Endpoint);
-    if !each {
-        record.admit(cluster, None)?;
+    if cluster.limit.is_some_and(|limit| limit.scope == LimitScope::Endpoint) {
+        return admit_each(record, cluster, flow);
     }
-    let picked = balance::pick(cluster, flow, || fastrand::u32(..))?;
+    record.admit(cluster, None)?;
+    let picked = balance::pick(cluster, flow, &HashSet::new(), || fastrand::u32(..))?;
     record.picked(cluster, &picked);
-    if each {
-        record.admit(cluster, picked.place.map(|_| picked.address))?;
-    }
     Ok(picked.address)
+}
+
+/// The same where each endpoint has its own limit: who is full is passed over, until it is all who were found.
+fn admit_each(record: &mut Record, cluster: &Cluster, flow: &Flow<'_>) -> Result<SocketAddr, Error> {
+    let (mut full, mut overflow) = (HashSet::new(), None);
+    for _ in 0..=pick::SCAN {
+        let picked = match balance::pick(cluster, flow, &full, || fastrand::u32(..)) {
+            Ok(picked) => picked,
+            Err(error) => return Err(overflow.unwrap_or(error)),
+        };
+        match record.admit(cluster, picked.place.map(|_| picked.address)) {
+            Ok(()) => {
+                record.picked(cluster, &picked);
+                return Ok(picked.address);
+            }
+            Err(error) => overflow = Some(error),
+        }
+        full.insert(picked.address);
+    }
+    Err(overflow.unwrap_or_else(|| Error::NoHealthyUpstream(cluster.name.clone())))
 }
 
 #[cfg(test)]

@@ -1,6 +1,8 @@
 //! The verdict *direct* with real sockets: however a connection ends, its place is given back.
 
 use std::{
+    collections::BTreeSet,
+    fs,
     io::ErrorKind,
     net::TcpStream,
     sync::{Arc, Barrier},
@@ -63,7 +65,8 @@ fn settled(world: &World) -> Account {
         if sum(|account| account.active) == 0
             && sum(|account| account.opened) == sum(|account| account.closed)
         {
-            let (opened, failed) = (sum(|account| account.opened), sum(|account| account.failed));
+            let (opened, failed) =
+                (sum(|account| account.opened), sum(|account| account.failed + account.abandoned));
             let (received, sent) = (sum(|account| account.received), sum(|account| account.sent));
             return Account { opened, failed, received, sent, ..Account::default() };
         }
@@ -91,7 +94,7 @@ fn a_connection_goes_straight_to_an_endpoint_and_shows_whom_was_dialled() {
 /// How one connection begins and ends; the world, to dial in.
 type Story = fn(&World);
 
-/// A story, the endpoint, how many are opened, how many fail.
+/// A story, the endpoint, how many are opened, how many never are.
 const STORIES: [(&str, Story, &str, u64, u64); 8] = [
     ("the client closes", |world| drop(world.dial(DIRECT).unwrap()), ENDPOINT, 1, 0),
     (
@@ -212,4 +215,74 @@ fn a_burst_gets_exactly_as_many_places_as_there_are() {
         settled(&world);
     }
     assert!(world.kernel().counters().unwrap().contains(&("overflowed", 5400)));
+}
+
+fn limited(scope: LimitScope, places: &[&str]) -> World {
+    let mut cluster = cluster(places, Some(1));
+    cluster.limit = cluster.limit.map(|limit| Limit { scope, ..limit });
+    let mut world = World::new(FailurePolicy::Open);
+    world.kernel_mut().sync(&to(DIRECT, cluster)).unwrap();
+    world
+}
+
+#[test]
+fn an_endpoint_at_its_limit_is_passed_over_until_all_are() {
+    let places: Vec<_> = (1..=8).map(|host| format!("10.98.0.{host}:80")).collect();
+    let places: Vec<_> = places.iter().map(String::as_str).collect();
+    let world = limited(LimitScope::Endpoint, &places);
+    for round in 0..5 {
+        let open: Vec<_> = places.iter().map(|_| world.dial(DIRECT).unwrap()).collect();
+        refused(world.dial(DIRECT));
+        drop(open);
+        assert_eq!(settled(&world).opened, (round + 1) * 8);
+    }
+    assert!(world.kernel().counters().unwrap().contains(&("overflowed", 5)));
+}
+
+#[test]
+fn a_workload_that_the_nodes_limit_turns_away_has_it_on_its_own_account() {
+    let world = limited(LimitScope::Node, &[ENDPOINT]);
+    let _open = world.dial(DIRECT).unwrap();
+    refused(world.dial(DIRECT));
+    let accounts = world.kernel().accounts().unwrap();
+    let turned_away = accounts.iter().filter(|(_, account)| account.overflowed != 0);
+    let turned_away: Vec<_> =
+        turned_away.map(|(key, account)| (key.netns_cookie, account.overflowed)).collect();
+    assert_eq!(turned_away, [(world.workload.cookie(), 1)]);
+}
+
+#[test]
+fn a_multipath_connection_gives_its_place_back_when_both_sides_have_closed() {
+    let server = "10.77.0.2:90";
+    let world = world(&[server], Some(1));
+    world.in_workload(|| {
+        fs::write("/proc/sys/net/mptcp/enabled", "1").expect("this kernel has no multipath TCP");
+        let listener = std::net::TcpListener::bind(server).unwrap();
+        for _ in 0..3 {
+            let client = socket(Domain::IPV4, Some(Protocol::MPTCP));
+            client.connect(&address(DIRECT)).unwrap();
+            drop(listener.accept().unwrap());
+            drop(client);
+        }
+    });
+    assert_eq!(settled(&world).opened, 3);
+}
+
+#[test]
+fn connections_that_are_open_when_capture_ends_are_counted_to_their_end() {
+    for pinned in [false, true] {
+        let mut world =
+            if pinned { World::pinned(FailurePolicy::Open) } else { World::new(FailurePolicy::Open) };
+        let whole = BTreeSet::from([world.cgroup("")]);
+        world.kernel_mut().sync(&to(DIRECT, cluster(&[ENDPOINT], Some(1)))).unwrap();
+        for round in 1..=2 {
+            let open = world.dial(DIRECT).unwrap();
+            world.kernel_mut().attach(&BTreeSet::new()).unwrap();
+            assert_eq!(open.peer_addr().unwrap(), DIRECT.parse().unwrap());
+            let _native = world.dial(DIRECT).unwrap();
+            drop(open);
+            assert_eq!(settled(&world).opened, round, "pinned: {pinned}");
+            world.kernel_mut().attach(&whole).unwrap();
+        }
+    }
 }

@@ -145,6 +145,13 @@ impl Kernel {
         self.tables.sync(snapshot, Instant::now())
     }
 
+    /// Why the tables are not those of the last snapshot that was synced: what was in force before then still is. `None`:
+    /// they are.
+    #[must_use]
+    pub fn trouble(&self) -> Option<&str> {
+        self.tables.trouble()
+    }
+
     /// Writes who is ejected where [`proxy_traffic::ClusterState::health`] has changed; the number of clusters it did for.
     ///
     /// # Errors

@@ -94,7 +94,7 @@ fn under_load(scene: &mut Scene, work: impl FnOnce(&mut Scene, &Newcomers)) {
     let (took, served) = (newcomers.since.elapsed(), newcomers.served.into_inner());
     let failed = newcomers.failed.into_inner().expect("no panic");
     let rate = served as f64 / took.as_secs_f64();
-    println!("{served} new connections in {took:.1?}, {rate:.0} a second, {} failed", failed.len());
+    eprintln!("{served} new connections in {took:.1?}, {rate:.0} a second, {} failed", failed.len());
     assert!(failed.is_empty(), "{} failed, such as {:?}", failed.len(), failed.first());
 }
 

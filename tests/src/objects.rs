@@ -1,11 +1,8 @@
-//! What a process holds in the kernel's eBPF, and whether the kernel still has it.
+//! What processes hold of the kernel's eBPF. What nobody holds and nobody has pinned the kernel frees.
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::io;
-use std::os::fd::{FromRawFd, OwnedFd};
-
-use nix::libc;
+use std::path::Path;
 
 /// A kind of eBPF object, each with numbers of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -26,34 +23,21 @@ pub type Object = (Kind, u32);
 
 /// What the process `pid` has open.
 pub fn held_by(pid: u32) -> BTreeSet<Object> {
-    let descriptors = fs::read_dir(format!("/proc/{pid}/fdinfo")).expect("the process is there").flatten();
+    held(&Path::new("/proc").join(pid.to_string()))
+}
+
+/// What any process of the host has open.
+pub fn held_by_anybody() -> BTreeSet<Object> {
+    let processes = fs::read_dir("/proc").expect("/proc is mounted").flatten();
+    processes.flat_map(|process| held(&process.path())).collect()
+}
+
+/// Of a process that has ended: nothing.
+fn held(process: &Path) -> BTreeSet<Object> {
+    let descriptors = fs::read_dir(process.join("fdinfo")).into_iter().flatten().flatten();
     // One that was closed meanwhile holds nothing.
     let texts = descriptors.filter_map(|one| fs::read_to_string(one.path()).ok());
     texts.flat_map(|text| text.lines().filter_map(object).collect::<Vec<_>>()).collect()
-}
-
-/// Whether the kernel has `object` still, whoever holds it.
-pub fn exists((kind, number): Object) -> bool {
-    let command: libc::c_int = match kind {
-        Kind::Program => 13,
-        Kind::Map => 14,
-        Kind::Link => 30,
-    };
-    // `union bpf_attr` of BPF_*_GET_FD_BY_ID: the number, then what is not asked for.
-    let attributes = [number, 0, 0];
-    // SAFETY: the kernel reads these attributes, and gives a new descriptor or -1.
-    let status =
-        unsafe { libc::syscall(libc::SYS_bpf, command, attributes.as_ptr(), size_of_val(&attributes)) };
-    match i32::try_from(status) {
-        // SAFETY: the descriptor is new, so nobody else owns it.
-        Ok(descriptor @ 0..) => drop(unsafe { OwnedFd::from_raw_fd(descriptor) }),
-        _ => {
-            let error = io::Error::last_os_error();
-            assert_eq!(error.kind(), io::ErrorKind::NotFound, "{kind:?} {number}: {error}");
-            return false;
-        }
-    }
-    true
 }
 
 /// `map_id: 17`, as `/proc/PID/fdinfo` says it.

@@ -168,7 +168,18 @@ impl Kernel {
     pub fn tend(&mut self, now: Instant) -> Result<(), Error> {
         // First of all: without it the kernel stops to route.
         self.lease.renew()?;
+        self.dismiss_watchers()?;
         self.tables.tend(now)
+    }
+
+    /// Lets the watching programs go where nothing is routed any more, once the last connection has ended.
+    fn dismiss_watchers(&mut self) -> Result<(), Error> {
+        let is_over =
+            |(_, account): &(AccountKey, Account)| account.opened == account.closed && account.active == 0;
+        if self.links.has_watchers() && self.tables.accounts.all()?.iter().all(is_over) {
+            self.links.dismiss_watchers()?;
+        }
+        Ok(())
     }
 
     /// What connections have counted. An account of what is gone stays until it was read once after its last connection.

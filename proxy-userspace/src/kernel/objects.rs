@@ -29,8 +29,6 @@ pub(super) const WORKLOADS: u32 = 4096;
 /// counted. They are detached the other way round.
 pub(super) const PROGRAMS: [&str; 6] =
     ["getpeername4", "getpeername6", "sock_release", "sock_ops", "connect4", "connect6"];
-/// How many of them, from the end, decide on connects; the others see what becomes of those.
-pub(super) const CAPTURES: usize = 2;
 /// The maps that outlive a daemon where pins are asked for. What is only counted, or told, begins anew.
 const PINNED: [&str; 9] =
     ["WORKLOADS", "LISTENERS", "RANGES", "SLOTS", "CLUSTERS", "ENDPOINTS", "ACCOUNTS", "TRACKED", "LEASE"];

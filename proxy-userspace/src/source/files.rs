@@ -16,8 +16,9 @@ use std::{
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, InotifyEvent};
 use tokio::sync::mpsc;
 
-/// Editors and `kubectl` come in bursts: how long to wait for the rest of one.
-const SETTLE: Duration = Duration::from_millis(10);
+/// Editors, `cp` and `kubectl` come in bursts, and rules that belong together should count together: how long to wait for
+/// the rest of one.
+const SETTLE: Duration = Duration::from_millis(4);
 /// How often to look for a folder that went away.
 const RETRY: Duration = Duration::from_secs(1);
 /// A larger file is somebody's mistake.

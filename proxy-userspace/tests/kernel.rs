@@ -5,8 +5,14 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests count as tests")]
 
+#[path = "kernel/denier.rs"]
+mod denier;
 #[path = "kernel/direct.rs"]
 mod direct;
+#[path = "kernel/ends.rs"]
+mod ends;
+#[path = "kernel/stage.rs"]
+mod stage;
 mod world;
 
 use std::{

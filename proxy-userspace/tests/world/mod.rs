@@ -52,7 +52,8 @@ pub(crate) struct World {
     kernel: Option<Kernel>,
     daemon: Vec<Greeter>,
     _servers: Vec<Greeter>,
-    _server: Namespace,
+    /// Where whatever the workload sends arrives.
+    pub(crate) server: Namespace,
     settings: KernelSettings,
     policy: FailurePolicy,
     cgroups: Cgroups,
@@ -108,7 +109,7 @@ impl World {
             kernel: None,
             daemon: Vec::new(),
             _servers: servers,
-            _server: server,
+            server,
             settings,
             policy,
             cgroups,
@@ -190,6 +191,14 @@ impl World {
 
     pub(crate) fn cgroup(&self, name: &str) -> PathBuf {
         self.cgroups.path.join(name)
+    }
+
+    /// While this process is in none of the story's cgroups.
+    pub(crate) fn outside<T>(&self, work: impl FnOnce() -> T) -> T {
+        cgroup::move_self(&self.cgroups.home).unwrap();
+        let outcome = work();
+        cgroup::move_self(&self.cgroup("work")).unwrap();
+        outcome
     }
 
     pub(crate) fn in_workload<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {

@@ -27,7 +27,8 @@ impl Denier {
         let cgroup = File::open(cgroup).unwrap();
         let (code, license) = (NO.as_ptr() as u64, c"GPL".as_ptr() as u64);
         let count = (NO.len() as u64) << 32;
-        let program = bpf(PROG_LOAD, &[CGROUP_SOCK_ADDR | count, code, license, 0, 0, 0, 0, 0, CONNECT4 << 32]);
+        let program =
+            bpf(PROG_LOAD, &[CGROUP_SOCK_ADDR | count, code, license, 0, 0, 0, 0, 0, CONNECT4 << 32]);
         let [program_fd, cgroup_fd] =
             [program.as_raw_fd(), cgroup.as_raw_fd()].map(|fd| u64::from(fd.cast_unsigned()));
         let link = bpf(LINK_CREATE, &[program_fd | cgroup_fd << 32, CONNECT4]);
@@ -37,9 +38,8 @@ impl Denier {
 
 fn bpf(command: libc::c_int, attributes: &[u64]) -> OwnedFd {
     // SAFETY: the attributes are initialised and of the stated size; what they point at outlives the call.
-    let status = unsafe {
-        libc::syscall(libc::SYS_bpf, command, attributes.as_ptr(), size_of_val(attributes))
-    };
+    let status =
+        unsafe { libc::syscall(libc::SYS_bpf, command, attributes.as_ptr(), size_of_val(attributes)) };
     assert!(status >= 0, "{}", io::Error::last_os_error());
     // SAFETY: both commands give a new descriptor.
     unsafe { OwnedFd::from_raw_fd(i32::try_from(status).unwrap()) }

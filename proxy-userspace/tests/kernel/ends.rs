@@ -21,7 +21,7 @@ use crate::{
     address,
     denier::Denier,
     stage::{
-        CONNECT_TIMEOUT, DIRECT, DIRECT6, LIMIT, PASS, REFUSING, SERVED, SILENT, Stage, UNREACHABLE,
+        CONNECT_TIMEOUT, DIRECT, DIRECT6, LIMIT, PASS, REFUSING, SERVED, SILENT, Stage, UNREACHABLE, accept,
     },
     world::{disconnect, hear},
 };
@@ -231,7 +231,7 @@ fn fast_open(stage: &mut Stage) {
             socket.send_to_with_flags(b"early", &address(DIRECT), libc::MSG_FASTOPEN).unwrap();
             TcpStream::from(socket)
         });
-        let mut server = stage.accept(&client);
+        let mut server = accept(&stage.server, &client);
         let mut bytes = [0; 5];
         server.read_exact(&mut bytes).unwrap();
         assert_eq!(&bytes, b"early");

@@ -88,19 +88,8 @@ impl Stage {
     /// Both ends of one connection.
     pub(crate) fn pair(&self) -> (TcpStream, TcpStream) {
         let client = self.dial();
-        let server = self.accept(&client);
+        let server = accept(&self.server, &client);
         (client, server)
-    }
-
-    /// The other end of `client`; ends that no case asked for are dropped.
-    pub(crate) fn accept(&self, client: &TcpStream) -> TcpStream {
-        let port = client.local_addr().unwrap().port();
-        loop {
-            let (server, peer) = self.server.accept().unwrap();
-            if peer.port() == port {
-                return server;
-            }
-        }
     }
 
     /// What this case's accounts sum up to now.
@@ -147,6 +136,17 @@ impl Stage {
         let mut events = Vec::new();
         self.world.kernel_mut().events(|event| events.push(*event));
         events
+    }
+}
+
+/// The other end of `client`; ends that no case asked for are dropped.
+pub(crate) fn accept(server: &TcpListener, client: &TcpStream) -> TcpStream {
+    let port = client.local_addr().unwrap().port();
+    loop {
+        let (accepted, peer) = server.accept().unwrap();
+        if peer.port() == port {
+            return accepted;
+        }
     }
 }
 

@@ -122,8 +122,13 @@ impl World {
 
     /// Loads, claims both VIPs, enrolls the workload, attaches.
     pub(crate) fn start_daemon(&mut self) {
+        self.start_daemon_with(&snapshot(&[VIP, VIP6], &[]));
+    }
+
+    /// The same with other rules.
+    pub(crate) fn start_daemon_with(&mut self, rules: &Arc<Snapshot>) {
         let mut kernel = Kernel::load(&self.settings).unwrap();
-        kernel.sync(&snapshot(&[VIP, VIP6], &[])).unwrap();
+        kernel.sync(rules).unwrap();
         self.kernel = Some(kernel);
         self.enroll_work();
         let whole = BTreeSet::from([self.cgroups.path.clone()]);
@@ -147,26 +152,23 @@ impl World {
 
     /// Enrolls the workload with fresh listeners, IPv4 first.
     pub(crate) fn enroll_with(&mut self, cgroup_id: u64) -> [TcpListener; 2] {
-        let listeners = self.workload.listen().unwrap();
-        let v6 = listeners.v6.unwrap();
-        let port = |listener: &TcpListener| listener.local_addr().unwrap().port().to_be_bytes();
-        let workload = Workload {
-            cgroup_id,
-            port4: port(&listeners.v4),
-            port6: port(&v6),
-            failure_policy: self.policy as u8,
-            ..Default::default()
-        };
-        let Self { kernel, workload: namespace, .. } = self;
-        let kernel = kernel.as_mut().unwrap();
-        let (netns, cookie) = (namespace.as_fd(), namespace.cookie());
-        let about = Arc::new(proxy_traffic::Workload {
-            name: "test".to_owned(),
-            namespace: "default".to_owned(),
-            labels: Default::default(),
-        });
-        kernel.enroll(netns, cookie, workload, about, listeners.v4.as_fd(), Some(v6.as_fd())).unwrap();
-        [listeners.v4, v6]
+        let Self { kernel, workload, policy, .. } = self;
+        enroll_in(kernel.as_mut().unwrap(), workload, *policy, cgroup_id, &[])
+    }
+
+    /// Enrolls the server's namespace too, as a workload with these labels.
+    pub(crate) fn enroll_server(&mut self, labels: &[(&str, &str)]) {
+        let Self { kernel, server, policy, .. } = self;
+        let listeners = enroll_in(kernel.as_mut().unwrap(), server, *policy, 0, labels);
+        self.daemon.extend(listeners.map(|listener| Greeter::start(listener, "steered")));
+    }
+
+    pub(crate) fn with_lease(policy: FailurePolicy, lease: Duration) -> Self {
+        let mut world = Self::new(policy);
+        world.close_kernel();
+        world.settings.lease = lease;
+        world.start_daemon();
+        world
     }
 
     pub(crate) fn stop_daemon(&mut self) {
@@ -240,6 +242,34 @@ impl World {
     pub(crate) fn ip(&self, arguments: &str) -> String {
         self.in_workload(|| ip(arguments))
     }
+}
+
+fn enroll_in(
+    kernel: &mut Kernel,
+    namespace: &Namespace,
+    policy: FailurePolicy,
+    cgroup_id: u64,
+    labels: &[(&str, &str)],
+) -> [TcpListener; 2] {
+    let listeners = namespace.listen().unwrap();
+    let v6 = listeners.v6.unwrap();
+    let port = |listener: &TcpListener| listener.local_addr().unwrap().port().to_be_bytes();
+    let workload = Workload {
+        cgroup_id,
+        port4: port(&listeners.v4),
+        port6: port(&v6),
+        source4: proxy_common::Destination::from("10.77.0.2:0".parse::<SocketAddr>().unwrap()).address,
+        failure_policy: policy as u8,
+        ..Default::default()
+    };
+    let (netns, cookie) = (namespace.as_fd(), namespace.cookie());
+    let about = Arc::new(proxy_traffic::Workload {
+        name: "test".to_owned(),
+        namespace: "default".to_owned(),
+        labels: labels.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
+    });
+    kernel.enroll(netns, cookie, workload, about, listeners.v4.as_fd(), Some(v6.as_fd())).unwrap();
+    [listeners.v4, v6]
 }
 
 impl Drop for World {

@@ -64,7 +64,7 @@ fn meanwhile(world: &mut World, change: impl FnOnce(&mut World, &AtomicUsize)) -
 fn more(made: &AtomicUsize, count: usize) {
     let (begin, deadline) = (made.load(Ordering::Relaxed), Instant::now() + PATIENCE);
     while made.load(Ordering::Relaxed) < begin + count {
-        assert!(Instant::now() < deadline, "connections have come to a stand");
+        assert!(Instant::now() < deadline, "connections have come to a stand after {begin}");
         thread::yield_now();
     }
 }

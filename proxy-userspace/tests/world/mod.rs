@@ -303,6 +303,10 @@ impl Greeter {
                 // A client that is gone already is no concern of ours.
                 let _ = writeln!(stream, "{label} at {own} from {}", peer.ip());
                 held.push(stream);
+                // Those who hold more than this have heard all there is.
+                if held.len() > 8192 {
+                    held.clear();
+                }
             }
         });
         Self { listener: handle, thread: Some(thread) }

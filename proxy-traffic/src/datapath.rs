@@ -21,8 +21,8 @@ pub enum Decision<'a> {
 /// longer one of [`prefixes`] holds.
 #[must_use]
 pub fn decide<'a>(listener: &'a Listener, destination: IpNet, workload: &Workload) -> Decision<'a> {
-    if let Some(reason) = &listener.steer {
-        return Decision::Steer(reason.clone());
+    if let Some(reason) = reason_at(listener, destination) {
+        return Decision::Steer(reason);
     }
     let Some(route) = route::statically(listener, destination, workload) else { return Decision::Pass };
     match other_family(route, destination) {
@@ -54,7 +54,7 @@ pub fn prefixes(listener: &Listener, subnet: IpNet) -> Vec<IpNet> {
 /// `steer: REASON`, or both where it depends on the rule.
 #[must_use]
 pub fn verdict(listener: &Listener, destination: IpNet) -> String {
-    if let Some(reason) = &listener.steer {
+    if let Some(reason) = reason_at(listener, destination) {
         return format!("steer: {reason}");
     }
     let foreign = || listener.rules.iter().map(|rule| other_family(&rule.route, destination));
@@ -63,6 +63,23 @@ pub fn verdict(listener: &Listener, destination: IpNet) -> String {
         Some(reason) if foreign().all(|one| one.is_some()) => format!("steer: {reason}"),
         Some(reason) => format!("direct; by some rules steer: {reason}"),
     }
+}
+
+/// Why connections to `destination` are the daemon's whoever makes them. A listener that is steered for the family of
+/// one of its addresses is steered at the others for its limit.
+fn reason_at(listener: &Listener, destination: IpNet) -> Option<SteerReason> {
+    let reason = listener.steer.clone()?;
+    let SteerReason::Family(_) = reason else { return Some(reason) };
+    let foreign = listener.rules.iter().find_map(|rule| other_family(&rule.route, destination));
+    let limited = || reached(listener).find(|cluster| cluster.limit.is_some());
+    Some(match (foreign, limited()) {
+        (Some(endpoint), _) => SteerReason::Family(endpoint),
+        (None, Some(cluster)) => {
+            let other = if destination.addr().is_ipv4() { "IPv6" } else { "IPv4" };
+            SteerReason::SharedLimit(cluster.name.clone(), format!("{} over {other}", listener.name))
+        }
+        (None, None) => reason,
+    })
 }
 
 /// The clusters that connections of a listener may reach.

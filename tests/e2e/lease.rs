@@ -2,9 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use serde_json::Value;
-
 use tests::client::{Dial, connect, must_be_refused};
+use tests::objects::{self, KINDS};
 use tests::server;
 
 use crate::datapath::Datapath;
@@ -74,39 +73,14 @@ fn must_be_a_lease_of_two_seconds(after: Duration) {
 fn a_stop_takes_pins_programs_and_tables_away() {
     let mut scene = pinned("away", "");
     assert_eq!(answer(&scene.client, scene.vip()), "one");
-    let mut held = kernel_objects(&scene);
-    assert!(["link", "map", "prog"].iter().all(|kind| held.iter().any(|(one, _)| one == kind)), "{held:?}");
+    let mut held = objects::held_by(scene.daemon.pid());
+    assert!(KINDS.iter().all(|kind| held.iter().any(|(one, _)| one == kind)), "{held:?}");
     scene.daemon.kill9();
     scene.daemon.start_again();
-    held.extend(kernel_objects(&scene));
+    held.extend(objects::held_by(scene.daemon.pid()));
     scene.daemon.stop();
-    // The kernel frees a map a moment after its last user has gone.
-    tests::wait::until("the kernel has forgotten all of it", || {
-        held.retain(|(kind, id)| bpftool(&[kind, "show", "id", id]).is_some());
-        held.is_empty()
-    });
-}
-
-/// Kind and number of what the daemon holds in the kernel.
-fn kernel_objects(scene: &Scene) -> Vec<(String, String)> {
-    let mut held = Vec::new();
-    let is_ours = |one: &Value| {
-        let users = one["pids"].as_array().cloned().unwrap_or_default();
-        users.iter().any(|user| user["pid"] == scene.daemon.pid())
-    };
-    for kind in ["link", "map", "prog"] {
-        let all: Value =
-            serde_json::from_str(&bpftool(&["-j", kind, "show"]).expect("bpftool")).expect("JSON");
-        let ours = all.as_array().expect("a list").iter().filter(|one| is_ours(one));
-        held.extend(ours.map(|one| (kind.to_owned(), one["id"].to_string())));
-    }
-    held
-}
-
-/// What `bpftool` prints, if it succeeds.
-fn bpftool(words: &[&str]) -> Option<String> {
-    let output = std::process::Command::new("bpftool").args(words).output().expect("start bpftool");
-    output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
+    // Pins are gone too, or the stop would not be clean.
+    tests::wait::until("nobody holds any of it", || held.is_disjoint(&objects::held_by_anybody()));
 }
 
 #[test]

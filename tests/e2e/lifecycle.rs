@@ -14,6 +14,7 @@ use crate::scene::{Scene, answer};
 
 twice! {
     a_stop_leaves_nothing_behind,
+    sigterm_lets_open_connections_finish,
 }
 
 fn a_stop_leaves_nothing_behind(datapath: Datapath) {
@@ -23,9 +24,8 @@ fn a_stop_leaves_nothing_behind(datapath: Datapath) {
     scene.daemon.stop();
 }
 
-#[test]
-fn sigterm_lets_open_connections_finish() {
-    let mut scene = Scene::unrouted("drain", Datapath::Steer);
+fn sigterm_lets_open_connections_finish(datapath: Datapath) {
+    let mut scene = Scene::unrouted("drain", datapath);
     scene.daemon.apply("tcp-echo.yaml", SEED_V1);
     let mut captured = connect(&scene.client, scene.vip());
     let mut through_gateway = connect(&scene.client, scene.gateway());

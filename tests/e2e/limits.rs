@@ -88,7 +88,7 @@ fn a_limit_of_each_endpoint_counts_each_for_itself(datapath: Datapath) {
 
 fn a_burst_of_sixty_four_at_a_limit_of_ten_gives_exactly_ten(datapath: Datapath) {
     let fleet = Fleet::new("burst", datapath, 2, &limit(10));
-    for round in 0..20 {
+    for round in 0..100 {
         let start = Barrier::new(64);
         let live: Vec<Connection> = fleet.scene.client.enter(|| {
             thread::scope(|scope| {

@@ -2,8 +2,9 @@
 
 use std::fs;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
@@ -18,18 +19,36 @@ pub(crate) fn pinned(name: &str, args: &str) -> Scene {
     Scene::with_args(name, Datapath::Direct, &format!("--pin {args}"))
 }
 
-/// New connections of the client, one after the other, from several threads, until they are stopped.
-#[derive(Default)]
+/// How many connections arrive in a second.
+const RATE: u32 = 1_000;
+
+/// New connections of the client, at a steady pace, until they are stopped.
 struct Newcomers {
+    since: Instant,
+    due: AtomicU32,
     served: AtomicUsize,
     failed: Mutex<Vec<String>>,
     stop: AtomicBool,
 }
 
 impl Newcomers {
+    fn new() -> Self {
+        Self {
+            since: Instant::now(),
+            due: AtomicU32::new(0),
+            served: AtomicUsize::new(0),
+            failed: Mutex::default(),
+            stop: AtomicBool::new(false),
+        }
+    }
+
+    /// One of the threads that share the work: each takes the next that is due, and what was late is made up for.
     fn arrive(&self, scene_client: &tests::mesh::Workload, to: std::net::SocketAddr) {
         scene_client.enter(|| {
             while !self.stop.load(Ordering::SeqCst) {
+                let due =
+                    self.since + Duration::from_secs(1) * self.due.fetch_add(1, Ordering::SeqCst) / RATE;
+                thread::sleep(due.saturating_duration_since(Instant::now()));
                 let outcome = Dial::to(to).connect_here().and_then(|mut one| one.send("hello\n").try_line());
                 match outcome {
                     Ok(_) => drop(self.served.fetch_add(1, Ordering::SeqCst)),
@@ -61,18 +80,21 @@ impl Drop for Stop<'_> {
     }
 }
 
-/// Runs `work` while two threads connect again and again.
+/// Runs `work` while [`RATE`] connections a second arrive.
 fn under_load(scene: &mut Scene, work: impl FnOnce(&mut Scene, &Newcomers)) {
-    let (client, to, newcomers) = (scene.client.clone(), scene.vip(), Newcomers::default());
+    let (client, to, newcomers) = (scene.client.clone(), scene.vip(), Newcomers::new());
     thread::scope(|scope| {
-        (0..2).for_each(|_| drop(scope.spawn(|| newcomers.arrive(&client, to))));
+        (0..4).for_each(|_| drop(scope.spawn(|| newcomers.arrive(&client, to))));
         let stop = Stop(&newcomers);
         newcomers.must_see(100);
         work(scene, &newcomers);
         newcomers.must_see(100);
         drop(stop);
     });
+    let (took, served) = (newcomers.since.elapsed(), newcomers.served.into_inner());
     let failed = newcomers.failed.into_inner().expect("no panic");
+    let rate = served as f64 / took.as_secs_f64();
+    eprintln!("{served} new connections in {took:.1?}, {rate:.0} a second, {} failed", failed.len());
     assert!(failed.is_empty(), "{} failed, such as {:?}", failed.len(), failed.first());
 }
 
@@ -158,7 +180,9 @@ fn pins_of_another_layout_are_replaced_without_a_gap() {
     let other = folder.join("v999");
     under_load(&mut scene, |scene, newcomers| {
         scene.daemon.kill9();
-        let name = fs::read_dir(&folder).expect("pins").flatten().next().expect("a layout").path();
+        // The kernel's own files are there too.
+        let mut layouts = fs::read_dir(&folder).expect("pins").flatten().map(|entry| entry.path());
+        let name = layouts.find(|entry| entry.is_dir()).expect("a layout");
         fs::rename(&name, &other).expect("bpffs renames folders");
         newcomers.must_see(100);
         scene.daemon.start_again();

@@ -9,6 +9,7 @@ pub mod daemon;
 pub mod mesh;
 pub mod metrics;
 pub mod netns;
+pub mod objects;
 pub mod server;
 pub mod setup;
 pub mod sweep;

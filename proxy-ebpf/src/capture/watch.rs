@@ -108,7 +108,8 @@ fn reserved_late(tracked: &mut Tracked) -> bool {
 /// The endpoint has answered.
 #[inline(always)]
 fn established(context: &SockOpsContext, tracked: &mut Tracked) {
-    if books::state(tracked).get() != limit::ARMED {
+    // Two daemons' lives may overlap, or two cgroups: whoever comes second finds it done, here as everywhere below.
+    if books::state(tracked).get() != limit::ARMED || tracked.flags & Tracked::ESTABLISHED != 0 {
         return;
     }
     tracked.flags |= Tracked::ESTABLISHED;

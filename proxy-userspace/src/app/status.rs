@@ -17,6 +17,8 @@ pub(super) fn of(control: &Control) -> Status {
     let workloads = &control.workloads;
     let tables = workloads.kernel.fill().into_iter();
     let problems = control.resources.problems().iter().map(ToString::to_string);
+    let trouble =
+        workloads.kernel.trouble().map(|why| format!("the kernel's tables are not up to date: {why}"));
     Status {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         pid: std::process::id(),
@@ -37,7 +39,7 @@ pub(super) fn of(control: &Control) -> Status {
         ejected: ejected(&snapshot),
         foreign: foreign(control),
         connects: connects(control),
-        problems: problems.chain(control.gateways.problems().cloned()).collect(),
+        problems: problems.chain(control.gateways.problems().cloned()).chain(trouble).collect(),
     }
 }
 

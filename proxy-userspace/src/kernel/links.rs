@@ -27,6 +27,8 @@ use super::{error::Error, objects::PROGRAMS, pins::PinFolder};
 /// The links in force, by cgroup.
 pub(super) struct Links {
     attached: BTreeMap<PathBuf, Attached>,
+    /// Where nothing is routed any more, but connections that were may still be open: somebody must see them end.
+    watching: BTreeMap<PathBuf, Attached>,
     pins: Option<PinFolder>,
 }
 
@@ -34,7 +36,7 @@ pub(super) struct Links {
 /// one.
 struct Attached {
     inode: u64,
-    links: Vec<Held>,
+    links: Vec<(&'static str, Held)>,
 }
 
 enum Held {
@@ -46,7 +48,7 @@ enum Held {
 
 impl Links {
     pub(super) fn new(pins: Option<PinFolder>) -> Self {
-        Self { attached: BTreeMap::new(), pins }
+        Self { attached: BTreeMap::new(), watching: BTreeMap::new(), pins }
     }
 
     /// Whether an earlier daemon's pins were taken over.
@@ -54,22 +56,35 @@ impl Links {
         self.pins.as_ref().is_some_and(PinFolder::is_adopted)
     }
 
-    /// Attaches what is missing, then lets go what is not wanted, then drops pins of an earlier daemon.
+    /// Attaches what is missing, then stops routing where it is not wanted, then drops pins of an earlier daemon.
     pub(super) fn set(&mut self, capture: &mut Ebpf, wanted: &BTreeSet<PathBuf>) -> Result<(), Error> {
         for path in wanted {
             self.ensure(capture, path)?;
         }
         let unwanted: Vec<_> = self.attached.keys().filter(|path| !wanted.contains(*path)).cloned().collect();
         for path in unwanted {
-            self.attached.remove(&path).map_or(Ok(()), Attached::let_go)?;
+            let Some(attached) = self.attached.remove(&path) else { continue };
+            let rest = attached.stop_routing()?;
+            self.watching.insert(path, rest).map_or(Ok(()), Attached::let_go)?;
         }
         self.pins.as_mut().map_or(Ok(()), PinFolder::drop_leftovers)
+    }
+
+    /// Whether connections are waited for where nothing is routed any more.
+    pub(super) fn has_watchers(&self) -> bool {
+        !self.watching.is_empty()
+    }
+
+    /// The last of them has ended.
+    pub(super) fn dismiss_watchers(&mut self) -> Result<(), Error> {
+        let watching = std::mem::take(&mut self.watching).into_values();
+        watching.map(Attached::let_go).fold(Ok(()), Result::and)
     }
 
     /// Lets everything go, pins and their folder included. What a killed daemon left stays when nothing of ours ever
     /// took its place: a start that failed must not let pass what was refused before.
     pub(super) fn close(mut self) -> Result<(), Error> {
-        let mut outcome = Ok(());
+        let mut outcome = self.dismiss_watchers();
         for attached in std::mem::take(&mut self.attached).into_values() {
             let released = attached.let_go();
             outcome = outcome.and(released);
@@ -85,10 +100,14 @@ impl Links {
         if self.attached.get(path).is_some_and(|attached| attached.inode == inode) {
             return Ok(());
         }
-        let mut fresh = Attached { inode, links: Vec::new() };
+        let before = self.watching.remove(path).filter(|watching| watching.inode == inode);
+        let mut fresh = before.unwrap_or(Attached { inode, links: Vec::new() });
         for name in PROGRAMS {
+            if fresh.links.iter().any(|(there, _)| *there == name) {
+                continue;
+            }
             match self.hold(capture, name, path, &cgroup, inode) {
-                Ok(link) => fresh.links.insert(0, link),
+                Ok(link) => fresh.links.insert(0, (name, link)),
                 Err(error) => {
                     // The first error is the one to tell; half a capture is worse than none.
                     let _ = fresh.let_go();
@@ -130,10 +149,18 @@ impl Links {
 }
 
 impl Attached {
+    /// New connections are nobody's business any more; open ones are seen to their end.
+    fn stop_routing(self) -> Result<Self, Error> {
+        let Self { inode, links } = self;
+        let (routing, links) = links.into_iter().partition(|(name, _)| name.starts_with("connect"));
+        Self { inode, links: routing }.let_go()?;
+        Ok(Self { inode, links })
+    }
+
     /// Plain links go by being dropped, and so do those whose pin somebody has removed.
     fn let_go(self) -> Result<(), Error> {
         let mut outcome = Ok(());
-        for link in self.links {
+        for (_, link) in self.links {
             let Held::Pinned(pinned) = link else { continue };
             match pinned.unpin() {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => {

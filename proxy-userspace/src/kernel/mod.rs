@@ -145,6 +145,13 @@ impl Kernel {
         self.tables.sync(snapshot, Instant::now())
     }
 
+    /// Why the tables are not those of the last snapshot that was synced: what was in force before then still is. `None`:
+    /// they are.
+    #[must_use]
+    pub fn trouble(&self) -> Option<&str> {
+        self.tables.trouble()
+    }
+
     /// Writes who is ejected where [`proxy_traffic::ClusterState::health`] has changed; the number of clusters it did for.
     ///
     /// # Errors
@@ -161,7 +168,18 @@ impl Kernel {
     pub fn tend(&mut self, now: Instant) -> Result<(), Error> {
         // First of all: without it the kernel stops to route.
         self.lease.renew()?;
+        self.dismiss_watchers()?;
         self.tables.tend(now)
+    }
+
+    /// Lets the watching programs go where nothing is routed any more, once the last connection has ended.
+    fn dismiss_watchers(&mut self) -> Result<(), Error> {
+        let is_over =
+            |(_, account): &(AccountKey, Account)| account.opened == account.closed && account.active == 0;
+        if self.links.has_watchers() && self.tables.accounts.all()?.iter().all(is_over) {
+            self.links.dismiss_watchers()?;
+        }
+        Ok(())
     }
 
     /// What connections have counted. An account of what is gone stays until it was read once after its last connection.

@@ -67,6 +67,13 @@ impl PinFolder {
 
     pub(super) fn drop_leftovers(&mut self) -> Result<(), Error> {
         while let Some(pin) = self.leftovers.pop_last() {
+            if is_layout(&pin) {
+                tracing::info!(
+                    "{}: dropping what an earlier daemon left pinned: of another layout or size, or no pins are \
+                     wanted; its open direct connections live on, uncounted",
+                    pin.display()
+                );
+            }
             remove_all(&pin)?;
         }
         Ok(())

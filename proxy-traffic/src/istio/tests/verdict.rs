@@ -141,7 +141,19 @@ fn a_limit_at_addresses_of_both_families_is_steered_as_a_whole() {
     let both = entry("a", "10.0.0.1, '2001:db8::1'", "");
     let family = "a steer: the endpoint 10.1.0.1:80 is of another address family";
     check_verdicts(&both, &format!("a direct; {family}"));
-    check_verdicts(&(both + &pool("a", "maxConnections: 3", "")), &format!("{family}; {family}"));
+    let shared = |other: &str| {
+        format!(
+            "a steer: the daemon counts the connections of outbound|80||a.x: it carries those of a.x:80 over {other}"
+        )
+    };
+    let limit = pool("a", "maxConnections: 3", "");
+    check_verdicts(&(both.clone() + &limit), &format!("{}; {family}", shared("IPv6")));
+    let v6 = both.replace("{address: 10.1.0.1}", "{address: '2001:db8::2'}");
+    let family = family.replace("10.1.0.1:80", "[2001:db8::2]:80");
+    check_verdicts(&(v6 + &limit), &format!("{family}; {}", shared("IPv4")));
+    let mixed = both.replace("{address: 10.1.0.1}", "{address: 10.1.0.1}, {address: '2001:db8::2'}");
+    let v4 = family.replace("[2001:db8::2]:80", "10.1.0.1:80");
+    check_verdicts(&(mixed + &limit), &format!("{family}; {v4}"));
 }
 
 #[test]

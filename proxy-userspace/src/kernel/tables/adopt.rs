@@ -47,6 +47,7 @@ impl Tables {
             lingering: HashMap::new(),
             steered_gone: HashMap::new(),
             idle: Idle::default(),
+            trouble: None,
         })
     }
 }

@@ -92,11 +92,24 @@ pub(super) struct Tables {
     lingering: HashMap<EntryKey, Instant>,
     steered_gone: HashMap<SteeredKey, Instant>,
     idle: Idle,
+    /// Why the last sync failed.
+    trouble: Option<String>,
 }
 
 impl Tables {
     /// Makes the tables those of `snapshot`.
     pub(super) fn sync(&mut self, snapshot: &Arc<Snapshot>, now: Instant) -> Result<Synced, Error> {
+        let outcome = self.write(snapshot, now);
+        self.trouble = outcome.as_ref().err().map(ToString::to_string);
+        outcome
+    }
+
+    /// Why the tables are not those of the last snapshot; `None`: they are.
+    pub(super) fn trouble(&self) -> Option<&str> {
+        self.trouble.as_deref()
+    }
+
+    fn write(&mut self, snapshot: &Arc<Snapshot>, now: Instant) -> Result<Synced, Error> {
         self.regions.tend(now);
         let ranges = Ranges::of(snapshot);
         let last = self.last.take();

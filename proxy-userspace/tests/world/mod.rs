@@ -1,14 +1,15 @@
 //! One workload, one server and one daemon's listeners, made for a story and gone with it.
 
 mod cgroups;
+mod nets;
 
 use std::{
     collections::BTreeSet,
-    fs::{self, File},
+    fs,
     io::{self, BufRead as _, BufReader, Write as _},
     net::{Shutdown, SocketAddr, TcpListener, TcpStream},
     os::fd::{AsFd as _, AsRawFd as _},
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::Command,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -21,7 +22,6 @@ use std::{
 use nix::{
     libc,
     mount::umount,
-    sched::{CloneFlags, unshare},
     sys::resource::{Resource, getrlimit, setrlimit},
 };
 use proxy_common::{FailurePolicy, Workload};
@@ -32,7 +32,7 @@ use shunt::{
 };
 use socket2::Socket;
 
-use self::cgroups::Cgroups;
+use self::{cgroups::Cgroups, nets::joined_namespaces};
 
 pub(crate) const VIP: &str = "10.99.0.1:80";
 pub(crate) const VIP6: &str = "[fd99::1]:80";
@@ -319,53 +319,6 @@ impl Drop for Greeter {
         let _ = self.listener.shutdown(Shutdown::Both);
         let _ = self.thread.take().map(JoinHandle::join);
     }
-}
-
-/// A workload at 10.77.0.2 and fd77::2 whose every packet goes to a server that answers for any address.
-fn joined_namespaces() -> (Namespace, Namespace) {
-    let (workload_file, workload) = fresh_namespace();
-    let (server_file, server) = fresh_namespace();
-    let server_path = format!("/proc/{}/fd/{}", std::process::id(), server_file.as_raw_fd());
-    workload
-        .enter(|| {
-            ip("link set lo up");
-            ip(&format!("link add eth0 type veth peer name eth0 netns {server_path}"));
-        })
-        .unwrap();
-    server
-        .enter(|| {
-            ip("link set lo up");
-            ip("addr add 10.77.0.1/24 dev eth0");
-            ip("addr add fd77::1/64 dev eth0 nodad");
-            ip("link set eth0 up");
-            ip("route add local 10.98.0.0/15 dev lo");
-            ip("-6 route add local fd98::/15 dev lo");
-        })
-        .unwrap();
-    workload
-        .enter(|| {
-            ip("addr add 10.77.0.2/24 dev eth0");
-            ip("addr add fd77::2/64 dev eth0 nodad");
-            ip("link set eth0 up");
-            ip("route add default via 10.77.0.1");
-            ip("-6 route add default via fd77::1");
-            await_local("fd77::2");
-        })
-        .unwrap();
-    server.enter(|| await_local("fd77::1")).unwrap();
-    drop(workload_file);
-    (workload, server)
-}
-
-fn fresh_namespace() -> (File, Namespace) {
-    let make = || {
-        unshare(CloneFlags::CLONE_NEWNET).unwrap();
-        File::open("/proc/thread-self/ns/net").unwrap()
-    };
-    let file = thread::spawn(make).join().unwrap();
-    let path = format!("/proc/self/fd/{}", file.as_raw_fd());
-    let namespace = Namespace::open(Path::new(&path)).unwrap();
-    (file, namespace)
 }
 
 fn native_servers() -> Vec<Greeter> {

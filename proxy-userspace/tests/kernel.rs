@@ -5,8 +5,20 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests count as tests")]
 
+#[path = "kernel/bytes.rs"]
+mod bytes;
+#[path = "kernel/changes.rs"]
+mod changes;
+#[path = "kernel/denier.rs"]
+mod denier;
 #[path = "kernel/direct.rs"]
 mod direct;
+#[path = "kernel/ends.rs"]
+mod ends;
+#[path = "kernel/picks.rs"]
+mod picks;
+#[path = "kernel/stage.rs"]
+mod stage;
 mod world;
 
 use std::{

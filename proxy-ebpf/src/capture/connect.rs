@@ -120,6 +120,26 @@ impl Connect {
         unsafe { read_volatile(addr_of!((*socket).mark)) }
     }
 
+    /// The address that the application bound the socket to, if it did.
+    #[inline(always)]
+    pub(crate) fn bound_source(&self, v4_only: bool) -> Option<[u8; 16]> {
+        let socket = field!(self, __bindgen_anon_1.sk);
+        if socket.is_null() {
+            return None;
+        }
+        // SAFETY: not null, and the kernel allows reads of these fields of a full socket, word by word.
+        let read = |at: *const u32| unsafe { read_volatile(at) };
+        if v4_only {
+            // SAFETY: only the field's place.
+            let address = read(unsafe { addr_of!((*socket).src_ip4) });
+            return (address != 0).then(|| v4_mapped(address));
+        }
+        // SAFETY: as above.
+        let at = |index: usize| read(unsafe { addr_of!((*socket).src_ip6).cast::<u32>().add(index) });
+        let address = [at(0), at(1), at(2), at(3)];
+        (address[0] | address[1] | address[2] | address[3] != 0).then(|| words(address))
+    }
+
     /// Sets the socket's firewall mark; false when the kernel refuses.
     #[inline(always)]
     pub(crate) fn set_mark(&self, mark: u32) -> bool {

@@ -116,7 +116,8 @@ impl Dial<'_> {
             books::turn(total)
         } else if cluster.balancing == Balancing::SourceHash as u8 {
             let v4 = is_v4_mapped(&self.destination.address);
-            pick::source_hash(if v4 { &self.workload.source4 } else { &self.workload.source6 })
+            let own = if v4 { &self.workload.source4 } else { &self.workload.source6 };
+            pick::source_hash(&self.connect.bound_source(self.v4_only).unwrap_or(*own))
         } else {
             0
         };

@@ -129,7 +129,7 @@ const STORIES: [(&str, Story, &str, u64, u64); 8] = [
         },
         "10.77.0.200:80",
         0,
-        1,
+        0,
     ),
     (
         "disconnected, then elsewhere",

@@ -7,7 +7,7 @@ use shunt::node::cgroup;
 /// Cgroups `work`, `work/deeper`, `other` and `daemon`; this process is in `work` meanwhile.
 pub(super) struct Cgroups {
     pub(super) path: PathBuf,
-    home: PathBuf,
+    pub(super) home: PathBuf,
 }
 
 impl Cgroups {

@@ -1,14 +1,15 @@
 //! One workload, one server and one daemon's listeners, made for a story and gone with it.
 
 mod cgroups;
+mod nets;
 
 use std::{
     collections::BTreeSet,
-    fs::{self, File},
+    fs,
     io::{self, BufRead as _, BufReader, Write as _},
     net::{Shutdown, SocketAddr, TcpListener, TcpStream},
     os::fd::{AsFd as _, AsRawFd as _},
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::Command,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -21,7 +22,6 @@ use std::{
 use nix::{
     libc,
     mount::umount,
-    sched::{CloneFlags, unshare},
     sys::resource::{Resource, getrlimit, setrlimit},
 };
 use proxy_common::{FailurePolicy, Workload};
@@ -32,7 +32,7 @@ use shunt::{
 };
 use socket2::Socket;
 
-use self::cgroups::Cgroups;
+use self::{cgroups::Cgroups, nets::joined_namespaces};
 
 pub(crate) const VIP: &str = "10.99.0.1:80";
 pub(crate) const VIP6: &str = "[fd99::1]:80";
@@ -52,7 +52,8 @@ pub(crate) struct World {
     kernel: Option<Kernel>,
     daemon: Vec<Greeter>,
     _servers: Vec<Greeter>,
-    _server: Namespace,
+    /// Where whatever the workload sends arrives.
+    pub(crate) server: Namespace,
     settings: KernelSettings,
     policy: FailurePolicy,
     cgroups: Cgroups,
@@ -108,7 +109,7 @@ impl World {
             kernel: None,
             daemon: Vec::new(),
             _servers: servers,
-            _server: server,
+            server,
             settings,
             policy,
             cgroups,
@@ -121,8 +122,13 @@ impl World {
 
     /// Loads, claims both VIPs, enrolls the workload, attaches.
     pub(crate) fn start_daemon(&mut self) {
+        self.start_daemon_with(&snapshot(&[VIP, VIP6], &[]));
+    }
+
+    /// The same with other rules.
+    pub(crate) fn start_daemon_with(&mut self, rules: &Arc<Snapshot>) {
         let mut kernel = Kernel::load(&self.settings).unwrap();
-        kernel.sync(&snapshot(&[VIP, VIP6], &[])).unwrap();
+        kernel.sync(rules).unwrap();
         self.kernel = Some(kernel);
         self.enroll_work();
         let whole = BTreeSet::from([self.cgroups.path.clone()]);
@@ -146,26 +152,23 @@ impl World {
 
     /// Enrolls the workload with fresh listeners, IPv4 first.
     pub(crate) fn enroll_with(&mut self, cgroup_id: u64) -> [TcpListener; 2] {
-        let listeners = self.workload.listen().unwrap();
-        let v6 = listeners.v6.unwrap();
-        let port = |listener: &TcpListener| listener.local_addr().unwrap().port().to_be_bytes();
-        let workload = Workload {
-            cgroup_id,
-            port4: port(&listeners.v4),
-            port6: port(&v6),
-            failure_policy: self.policy as u8,
-            ..Default::default()
-        };
-        let Self { kernel, workload: namespace, .. } = self;
-        let kernel = kernel.as_mut().unwrap();
-        let (netns, cookie) = (namespace.as_fd(), namespace.cookie());
-        let about = Arc::new(proxy_traffic::Workload {
-            name: "test".to_owned(),
-            namespace: "default".to_owned(),
-            labels: Default::default(),
-        });
-        kernel.enroll(netns, cookie, workload, about, listeners.v4.as_fd(), Some(v6.as_fd())).unwrap();
-        [listeners.v4, v6]
+        let Self { kernel, workload, policy, .. } = self;
+        enroll_in(kernel.as_mut().unwrap(), workload, *policy, cgroup_id, &[])
+    }
+
+    /// Enrolls the server's namespace too, as a workload with these labels.
+    pub(crate) fn enroll_server(&mut self, labels: &[(&str, &str)]) {
+        let Self { kernel, server, policy, .. } = self;
+        let listeners = enroll_in(kernel.as_mut().unwrap(), server, *policy, 0, labels);
+        self.daemon.extend(listeners.map(|listener| Greeter::start(listener, "steered")));
+    }
+
+    pub(crate) fn with_lease(policy: FailurePolicy, lease: Duration) -> Self {
+        let mut world = Self::new(policy);
+        world.close_kernel();
+        world.settings.lease = lease;
+        world.start_daemon();
+        world
     }
 
     pub(crate) fn stop_daemon(&mut self) {
@@ -190,6 +193,14 @@ impl World {
 
     pub(crate) fn cgroup(&self, name: &str) -> PathBuf {
         self.cgroups.path.join(name)
+    }
+
+    /// While this process is in none of the story's cgroups.
+    pub(crate) fn outside<T>(&self, work: impl FnOnce() -> T) -> T {
+        cgroup::move_self(&self.cgroups.home).unwrap();
+        let outcome = work();
+        cgroup::move_self(&self.cgroup("work")).unwrap();
+        outcome
     }
 
     pub(crate) fn in_workload<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
@@ -233,6 +244,34 @@ impl World {
     }
 }
 
+fn enroll_in(
+    kernel: &mut Kernel,
+    namespace: &Namespace,
+    policy: FailurePolicy,
+    cgroup_id: u64,
+    labels: &[(&str, &str)],
+) -> [TcpListener; 2] {
+    let listeners = namespace.listen().unwrap();
+    let v6 = listeners.v6.unwrap();
+    let port = |listener: &TcpListener| listener.local_addr().unwrap().port().to_be_bytes();
+    let workload = Workload {
+        cgroup_id,
+        port4: port(&listeners.v4),
+        port6: port(&v6),
+        source4: proxy_common::Destination::from("10.77.0.2:0".parse::<SocketAddr>().unwrap()).address,
+        failure_policy: policy as u8,
+        ..Default::default()
+    };
+    let (netns, cookie) = (namespace.as_fd(), namespace.cookie());
+    let about = Arc::new(proxy_traffic::Workload {
+        name: "test".to_owned(),
+        namespace: "default".to_owned(),
+        labels: labels.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
+    });
+    kernel.enroll(netns, cookie, workload, about, listeners.v4.as_fd(), Some(v6.as_fd())).unwrap();
+    [listeners.v4, v6]
+}
+
 impl Drop for World {
     fn drop(&mut self) {
         if let Some(kernel) = self.kernel.take() {
@@ -264,6 +303,10 @@ impl Greeter {
                 // A client that is gone already is no concern of ours.
                 let _ = writeln!(stream, "{label} at {own} from {}", peer.ip());
                 held.push(stream);
+                // Those who hold more than this have heard all there is.
+                if held.len() > 8192 {
+                    held.clear();
+                }
             }
         });
         Self { listener: handle, thread: Some(thread) }
@@ -276,53 +319,6 @@ impl Drop for Greeter {
         let _ = self.listener.shutdown(Shutdown::Both);
         let _ = self.thread.take().map(JoinHandle::join);
     }
-}
-
-/// A workload at 10.77.0.2 and fd77::2 whose every packet goes to a server that answers for any address.
-fn joined_namespaces() -> (Namespace, Namespace) {
-    let (workload_file, workload) = fresh_namespace();
-    let (server_file, server) = fresh_namespace();
-    let server_path = format!("/proc/{}/fd/{}", std::process::id(), server_file.as_raw_fd());
-    workload
-        .enter(|| {
-            ip("link set lo up");
-            ip(&format!("link add eth0 type veth peer name eth0 netns {server_path}"));
-        })
-        .unwrap();
-    server
-        .enter(|| {
-            ip("link set lo up");
-            ip("addr add 10.77.0.1/24 dev eth0");
-            ip("addr add fd77::1/64 dev eth0 nodad");
-            ip("link set eth0 up");
-            ip("route add local 10.98.0.0/15 dev lo");
-            ip("-6 route add local fd98::/15 dev lo");
-        })
-        .unwrap();
-    workload
-        .enter(|| {
-            ip("addr add 10.77.0.2/24 dev eth0");
-            ip("addr add fd77::2/64 dev eth0 nodad");
-            ip("link set eth0 up");
-            ip("route add default via 10.77.0.1");
-            ip("-6 route add default via fd77::1");
-            await_local("fd77::2");
-        })
-        .unwrap();
-    server.enter(|| await_local("fd77::1")).unwrap();
-    drop(workload_file);
-    (workload, server)
-}
-
-fn fresh_namespace() -> (File, Namespace) {
-    let make = || {
-        unshare(CloneFlags::CLONE_NEWNET).unwrap();
-        File::open("/proc/thread-self/ns/net").unwrap()
-    };
-    let file = thread::spawn(make).join().unwrap();
-    let path = format!("/proc/self/fd/{}", file.as_raw_fd());
-    let namespace = Namespace::open(Path::new(&path)).unwrap();
-    (file, namespace)
 }
 
 fn native_servers() -> Vec<Greeter> {

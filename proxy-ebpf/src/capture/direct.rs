@@ -5,8 +5,7 @@ use aya_ebpf::helpers::generated::{bpf_get_prandom_u32, bpf_ktime_get_ns};
 use proxy_common::{
     Counter, Destination, Workload,
     direct::{
-        Account, AccountKey, Balancing, Cluster, Event, EventCause, EventKind, LimitScope,
-        Listener, Tracked,
+        Account, AccountKey, Balancing, Cluster, Event, EventCause, EventKind, LimitScope, Listener, Tracked,
     },
     limit, pick,
 };

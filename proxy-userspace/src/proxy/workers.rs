@@ -7,8 +7,8 @@ use std::{
     ops::AddAssign,
     rc::Rc,
     sync::{
-        Arc,
-        mpsc::{SyncSender, sync_channel},
+        Arc, Mutex, PoisonError,
+        mpsc::{Receiver, Sender, SyncSender, channel, sync_channel},
     },
     thread,
     time::Duration,
@@ -37,14 +37,24 @@ pub struct Workers {
     threads: Vec<mpsc::UnboundedSender<Command>>,
 }
 
+/// How long [`AcceptorHandle::stop`] waits for workers that are busy; each looks up within microseconds.
+const STOP_PATIENCE: Duration = Duration::from_secs(1);
+
 /// Stops one listener. Dropping it changes nothing.
-#[derive(Clone, Debug)]
-pub struct AcceptorHandle(CancellationToken);
+#[derive(Debug)]
+pub struct AcceptorHandle {
+    stop: CancellationToken,
+    /// Ends when the last worker has closed its copy of the socket.
+    closed: Mutex<Receiver<()>>,
+}
 
 impl AcceptorHandle {
-    /// No more accepts, and the listening socket is closed; connections that exist live on.
+    /// No more accepts; connections that exist live on. The listening socket is closed when this returns, so whoever is told
+    /// of it finds the port shut.
     pub fn stop(&self) {
-        self.0.cancel();
+        self.stop.cancel();
+        // Nobody ever sends: it hears the senders go. One that takes too long closes its copy later.
+        let _ = self.closed.lock().unwrap_or_else(PoisonError::into_inner).recv_timeout(STOP_PATIENCE);
     }
 }
 
@@ -65,8 +75,14 @@ impl AddAssign for Drained {
 }
 
 enum Command {
-    Accept { listener: StdListener, owner: Owner, stop: CancellationToken },
+    Accept { listener: StdListener, owner: Owner, stop: Stop },
     Drain { patience: Duration, done: oneshot::Sender<Drained> },
+}
+
+/// When to stop accepting, and who hears that it was done.
+struct Stop {
+    asked: CancellationToken,
+    _closed: Sender<()>,
 }
 
 impl Workers {
@@ -99,12 +115,14 @@ impl Workers {
         let copies = self.threads.iter().map(|_| listener.try_clone()).collect::<io::Result<Vec<_>>>()?;
         let address = listener.local_addr()?;
         let (stop, owner) = (CancellationToken::new(), Owner { address, door, workload, dial });
+        let (closing, closed) = channel();
         for (thread, listener) in self.threads.iter().zip(copies) {
-            let accept = Command::Accept { listener, owner: owner.clone(), stop: stop.clone() };
+            let stop = Stop { asked: stop.clone(), _closed: closing.clone() };
+            let accept = Command::Accept { listener, owner: owner.clone(), stop };
             // Fails only when the thread has ended, with everything else.
             let _ = thread.send(accept);
         }
-        Ok(AcceptorHandle(stop))
+        Ok(AcceptorHandle { stop, closed: Mutex::new(closed) })
     }
 
     /// Stops accepting, waits up to `deadline` for the connections to end, and cuts the rest.
@@ -184,13 +202,14 @@ async fn heartbeat() {
 async fn accept_from(
     listener: StdListener,
     entrance: Entrance,
-    stop: CancellationToken,
+    // Arguments outlive the listener below: who waits for this one's end finds the socket closed.
+    stop: Stop,
     stop_all: CancellationToken,
 ) {
     match TcpListener::from_std(listener) {
         Ok(listener) => {
             let entrance = Rc::new(entrance);
-            stop_all.run_until_cancelled(stop.run_until_cancelled(accept(&listener, &entrance))).await;
+            stop_all.run_until_cancelled(stop.asked.run_until_cancelled(accept(&listener, &entrance))).await;
             accept_waiting(&listener, &entrance).await;
         }
         Err(error) => {

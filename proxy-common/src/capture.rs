@@ -45,8 +45,18 @@ pub struct Workload {
     pub port6: [u8; 2],
     /// A [`FailurePolicy`].
     pub failure_policy: u8,
+    /// An [`Egress`](crate::Egress).
+    pub egress: u8,
+    /// [`Workload::DNS`] or nothing.
+    pub flags: u8,
     /// Explicit, so that no byte of the value is undefined.
-    pub padding: [u8; 7],
+    pub padding: [u8; 5],
+}
+
+impl Workload {
+    /// The daemon answers its name queries: TCP port 53 is steered, UDP sockets carry the mark that the routing rule for UDP
+    /// port 53 asks for.
+    pub const DNS: u8 = 1;
 }
 
 const _: () = assert!(size_of::<Workload>() == 56 && align_of::<Workload>() == 8);
@@ -81,11 +91,21 @@ pub enum Counter {
     Untracked = 11,
     /// A record found no room in the ring buffer: a line of the access log is missing, no count is.
     RecordLost = 12,
+    /// No listener takes it and its workload may reach nothing else: given to the daemon, which closes it.
+    EgressClosed = 13,
+    /// The same, refused here: `ECONNREFUSED`.
+    EgressRefused = 14,
+    /// A datagram (or `connect()` of a datagram socket) to where its workload may not send any.
+    DatagramRefused = 15,
+    /// A socket of a kind that a workload under REGISTRY_ONLY may not have (raw, ICMP, SCTP…).
+    SocketRefused = 16,
+    /// A packet that went around the programs at sockets, dropped at the other end of its namespace's veth pair.
+    PacketDropped = 17,
 }
 
 impl Counter {
     /// Every counter with the name that metrics and `shunt status` show.
-    pub const ALL: [(Self, &'static str); 13] = [
+    pub const ALL: [(Self, &'static str); 18] = [
         (Self::Passed, "passed"),
         (Self::Steered, "steered"),
         (Self::FailedOpen, "failed_open"),
@@ -99,6 +119,11 @@ impl Counter {
         (Self::TableFailed, "table_failed"),
         (Self::Untracked, "untracked"),
         (Self::RecordLost, "record_lost"),
+        (Self::EgressClosed, "egress_closed"),
+        (Self::EgressRefused, "egress_refused"),
+        (Self::DatagramRefused, "datagram_refused"),
+        (Self::SocketRefused, "socket_refused"),
+        (Self::PacketDropped, "packet_dropped"),
     ];
 }
 

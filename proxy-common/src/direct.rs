@@ -5,7 +5,7 @@
 //! endpoints have numbers that are never used twice within a boot.
 
 /// Version of everything in this file and in `capture`: maps of another layout are not taken over.
-pub const LAYOUT: u32 = 1;
+pub const LAYOUT: u32 = 2;
 
 /// Key of the exact listeners, and data of the longest-prefix key of the ranges: address last, scope and port always
 /// whole.
@@ -258,6 +258,22 @@ pub enum EventKind {
     Refused = 2,
     /// One was never established.
     Failed = 3,
+    /// The workload may not reach `original`: an [`Denied`] in `cause` says what it tried.
+    Denied = 4,
+}
+
+/// What a workload under REGISTRY_ONLY tried: the `cause` of an [`Event`] of kind `Denied`.
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Denied {
+    /// `connect()` over TCP.
+    Tcp = 1,
+    /// A datagram, or `connect()` over UDP.
+    Udp = 2,
+    /// A socket of another kind; its protocol is in `run`, there is no destination.
+    Socket = 3,
+    /// A packet that no socket program saw; its protocol is in `run`.
+    Packet = 4,
 }
 
 /// Why, as far as the kernel can tell: how the access log's `cause` is found.

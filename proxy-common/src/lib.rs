@@ -10,6 +10,7 @@
 mod address;
 mod capture;
 pub mod direct;
+pub mod egress;
 pub mod ejection;
 pub mod limit;
 pub mod pick;
@@ -17,3 +18,4 @@ pub mod pick;
 pub use address::{Destination, Subnet, is_loopback, v4_mapped};
 pub use capture::{Counter, FailurePolicy, Verdict, Workload};
 pub use direct::ListenerKey;
+pub use egress::Egress;

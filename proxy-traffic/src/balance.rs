@@ -60,7 +60,7 @@ pub fn pick(
         ClusterKind::Missing(reason) => {
             Err(Error::NoCluster { name: cluster.name.clone(), reason: reason.clone() })
         }
-        ClusterKind::OriginalDestination => Ok(original),
+        ClusterKind::OriginalDestination | ClusterKind::Named(_) => Ok(original),
         ClusterKind::Endpoints(_) if cluster.balancing == Balancing::OriginalDestination => Ok(original),
         ClusterKind::Endpoints(endpoints) => {
             let number = choose(cluster, flow, full, draws);
@@ -186,8 +186,13 @@ mod tests {
         let (name, namespace, labels) = (String::new(), String::new(), BTreeMap::new());
         let workload = Workload { name, namespace, labels };
         let destination = address(99);
-        let flow =
-            Flow { door: Door::Mesh, workload: &workload, source: source.parse().unwrap(), destination };
+        let flow = Flow {
+            door: Door::Mesh,
+            workload: &workload,
+            source: source.parse().unwrap(),
+            destination,
+            sniffed: &crate::Sniffed::Nothing,
+        };
         pick(cluster, &flow, &HashSet::new(), draws)
     }
 

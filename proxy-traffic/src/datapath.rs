@@ -36,6 +36,7 @@ pub fn decide<'a>(listener: &'a Listener, destination: IpNet, workload: &Workloa
 pub fn depends_on_workload(listener: &Listener) -> bool {
     let mut matches = listener.rules.iter().flat_map(|rule| &rule.matches);
     listener.steer.is_none()
+        && !listener.sniff.any()
         && matches.any(|one| one.source_namespace.is_some() || !one.source_labels.is_empty())
 }
 
@@ -68,6 +69,9 @@ pub fn verdict(listener: &Listener, destination: IpNet) -> String {
 /// Why connections to `destination` are the daemon's whoever makes them. A listener that is steered for the family of
 /// one of its addresses is steered at the others for its limit.
 fn reason_at(listener: &Listener, destination: IpNet) -> Option<SteerReason> {
+    if listener.sniff.any() && listener.steer.is_none() {
+        return Some(SteerReason::Sniff);
+    }
     let reason = listener.steer.clone()?;
     let SteerReason::Family(_) = reason else { return Some(reason) };
     let foreign = listener.rules.iter().find_map(|rule| other_family(&rule.route, destination));
@@ -101,7 +105,7 @@ fn drawn(route: &Route) -> impl Iterator<Item = &Arc<Cluster>> {
 fn addresses(cluster: &Cluster) -> impl Iterator<Item = SocketAddr> {
     let endpoints = match &cluster.kind {
         ClusterKind::Endpoints(all) => all.as_slice(),
-        ClusterKind::OriginalDestination | ClusterKind::Missing(_) => &[],
+        ClusterKind::OriginalDestination | ClusterKind::Named(_) | ClusterKind::Missing(_) => &[],
     };
     endpoints.iter().map(|endpoint| endpoint.address)
 }
@@ -112,6 +116,12 @@ impl fmt::Display for SteerReason {
         match self {
             Self::Setting => f.write_str("--datapath steer"),
             Self::Annotation(resource) => write!(f, "shunt.dev/datapath: steer on {resource}"),
+            Self::Sniff => {
+                f.write_str("a rule asks for what the client says first, a TLS server name or an HTTP host")
+            }
+            Self::TargetPort(cluster) => {
+                write!(f, "{cluster} dials another port than its clients (targetPort)")
+            }
             Self::SourceSubnet => f.write_str("sourceSubnet is known only once a connection is accepted"),
             Self::ShortConnectTimeout(cluster) => {
                 write!(f, "connectTimeout of {cluster} is below 1s, which the kernel cannot keep")
@@ -175,7 +185,7 @@ mod tests {
 
     fn listener(rules: &[&str]) -> Listener {
         let rules = rules.iter().map(|text| rule(text)).collect();
-        Listener { name: "a:80".to_owned(), rules, steer: None }
+        Listener { name: "a:80".to_owned(), rules, ..Listener::default() }
     }
 
     /// A workload `NAMESPACE/APP`.

@@ -61,6 +61,15 @@ pub enum Error {
         /// Which part is missing, in Istio's words.
         reason: String,
     },
+    /// No listener takes it, and its workload may reach nothing else.
+    #[error("{0} is not in the registry, and outboundTrafficPolicy is REGISTRY_ONLY")]
+    Blocked(SocketAddr),
+    /// The address is one that no workload is led to unless a rule names it: see [`proxy_common::egress::is_off_limits`].
+    #[error("{0} is loopback, link-local or somebody's metadata server, and no rule names it")]
+    OffLimits(SocketAddr),
+    /// The name that the client said first has no address.
+    #[error("{0} cannot be resolved")]
+    Unresolved(Box<str>),
     /// The cluster exists and has nobody in it, or nobody who is not ejected.
     #[error("{0} has no healthy endpoint")]
     NoHealthyUpstream(ClusterName),
@@ -103,7 +112,9 @@ impl Error {
         match self {
             Self::NoRoute(_) => Flag::NoRoute,
             Self::NoCluster { .. } => Flag::NoCluster,
-            Self::NoHealthyUpstream(_) => Flag::NoHealthyUpstream,
+            Self::NoHealthyUpstream(_) | Self::Blocked(_) | Self::OffLimits(_) | Self::Unresolved(_) => {
+                Flag::NoHealthyUpstream
+            }
             Self::Overflow { .. } => Flag::Overflow,
             Self::Connect { .. } | Self::ConnectTimeout { .. } => Flag::UpstreamFailure,
             Self::DownstreamClosed { .. } => Flag::DownstreamClosed,

@@ -22,6 +22,29 @@ pub enum Door {
     Gateway(SocketAddr),
 }
 
+/// What a client's first bytes said. Names are in lower case, without a port or a dot at their end.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Sniffed {
+    /// Nobody looked, or nothing was there that we know.
+    #[default]
+    Nothing,
+    /// A TLS ClientHello, with the server name that it asks for.
+    Tls(Option<Box<str>>),
+    /// An HTTP/1 request, with the host that it asks for.
+    Http(Option<Box<str>>),
+}
+
+impl Sniffed {
+    /// The name that the client said.
+    #[must_use]
+    pub fn name(&self) -> Option<&str> {
+        match self {
+            Self::Nothing => None,
+            Self::Tls(name) | Self::Http(name) => name.as_deref(),
+        }
+    }
+}
+
 /// One connection, before anything was decided.
 #[derive(Clone, Copy, Debug)]
 pub struct Flow<'a> {
@@ -33,4 +56,6 @@ pub struct Flow<'a> {
     pub source: SocketAddr,
     /// Where the client was going, before any rewriting. IPv4 is plain IPv4, never v4-mapped.
     pub destination: SocketAddr,
+    /// What it said first, where a rule of its listener asks for it.
+    pub sniffed: &'a Sniffed,
 }

@@ -8,6 +8,7 @@
 
 pub mod balance;
 pub mod datapath;
+mod egress;
 mod error;
 mod flow;
 pub mod istio;
@@ -20,13 +21,14 @@ mod snapshot;
 mod state;
 pub mod table;
 
+pub use egress::{Egress, EgressPolicy, EgressScope, EgressVerdict};
 pub use error::{Error, Flag};
-pub use flow::{Door, Flow, Workload};
+pub use flow::{Door, Flow, Sniffed, Workload};
 pub use limits::Permit;
 pub use map::{Change, Iter, Map};
 pub use snapshot::{
     Balancing, Cluster, ClusterKind, ClusterName, Destination, Endpoint, Host, Keepalive, Limit, LimitScope,
-    Listener, Match, OutlierDetection, Route, Rule, Service, Snapshot, SteerReason, SubnetListener,
-    WorkloadName,
+    Listener, Lookup, Match, OutlierDetection, Route, Rule, Service, Snapshot, Sniff, SteerReason,
+    SubnetListener, WorkloadName,
 };
 pub use state::ClusterState;

@@ -75,6 +75,12 @@ impl fmt::Display for Match {
         parts.extend(self.source_subnet.map(|subnet| format!("source in {subnet}")));
         parts.extend(self.source_namespace.iter().map(|namespace| format!("source namespace {namespace}")));
         parts.extend(self.source_labels.iter().map(|(key, value)| format!("source label {key}={value}")));
+        if !self.server_names.is_empty() {
+            parts.push(format!("SNI {}", self.server_names.join("|")));
+        }
+        if !self.authorities.is_empty() {
+            parts.push(format!("Host {}", self.authorities.join("|")));
+        }
         if parts.is_empty() {
             parts.push("any".to_owned());
         }
@@ -100,6 +106,8 @@ impl fmt::Display for Cluster {
         write!(f, "cluster {}: ", self.name)?;
         match &self.kind {
             ClusterKind::OriginalDestination => f.write_str("the original destination")?,
+            ClusterKind::Named(None) => f.write_str("the name that the client says")?,
+            ClusterKind::Named(Some(port)) => write!(f, "the name that the client says, port {port}")?,
             ClusterKind::Missing(reason) => return write!(f, "missing, {reason}"),
             ClusterKind::Endpoints(endpoints) if endpoints.is_empty() => f.write_str("no endpoint")?,
             ClusterKind::Endpoints(endpoints) => separated(f, ", ", endpoints)?,

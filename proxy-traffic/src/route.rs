@@ -37,7 +37,7 @@ fn matching<'a>(listener: &'a Listener, flow: &Flow<'_>) -> Option<&'a Arc<Route
     let from = |one: &Match| one.source_subnet.is_none_or(|subnet| subnet.contains(&flow.source.ip()));
     first(
         listener,
-        |one| is_of(one, flow.workload) && from(one),
+        |one| is_of(one, flow.workload) && from(one) && one.hears(flow.sniffed),
         |subnet| subnet.contains(&flow.destination.ip()),
     )
 }
@@ -101,7 +101,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
-    use crate::{ClusterName, Destination, Host, Map, Rule, SubnetListener};
+    use crate::{ClusterName, Destination, Host, Map, Rule, Sniffed, SubnetListener};
 
     const DIALLED: &str = "10.0.0.5:80";
 
@@ -133,7 +133,7 @@ mod tests {
 
     fn listener(rules: &[&str]) -> Arc<Listener> {
         let rules = rules.iter().map(|text| rule(text)).collect();
-        Arc::new(Listener { name: String::new(), rules, steer: None })
+        Arc::new(Listener { name: String::new(), rules, ..Listener::default() })
     }
 
     /// Who dials: `default/client` with labels app=a and version=v1.
@@ -150,7 +150,13 @@ mod tests {
     fn selected(snapshot: &Snapshot, door: Door, destination: &str) -> Result<Option<String>, Error> {
         let workload = client();
         let source = "10.2.0.7:40000".parse().unwrap();
-        let flow = Flow { door, workload: &workload, source, destination: destination.parse().unwrap() };
+        let flow = Flow {
+            door,
+            workload: &workload,
+            source,
+            destination: destination.parse().unwrap(),
+            sniffed: &Sniffed::Nothing,
+        };
         Ok(select(snapshot, &flow)?.map(|route| route.name.clone()))
     }
 
@@ -244,7 +250,11 @@ mod tests {
 
     #[test]
     fn a_snapshot_of_names_claims_nothing() {
-        let host = Host { namespace: "default".to_owned(), addresses: vec!["10.0.0.5".parse().unwrap()] };
+        let host = Host {
+            namespace: "default".to_owned(),
+            addresses: vec!["10.0.0.5".parse().unwrap()],
+            exported: None,
+        };
         let snapshot = Snapshot::with_hosts(BTreeMap::from([("a".to_owned(), host)]));
         assert_eq!(selected(&snapshot, Door::Mesh, DIALLED).unwrap(), None);
     }

@@ -4,7 +4,7 @@
 //! Its listing is in `listing`.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fmt,
     net::{IpAddr, SocketAddr},
     sync::Arc,
@@ -13,8 +13,9 @@ use std::{
 
 use ipnet::IpNet;
 pub use proxy_common::direct::{Balancing, LimitScope};
+use proxy_common::{egress::is_infrastructure, is_loopback};
 
-use crate::{ClusterState, Map, balance::Table};
+use crate::{ClusterState, Egress, Map, Sniffed, balance::Table, istio::names};
 
 /// Istio's name of a cluster: `outbound|PORT|SUBSET|FQDN`, `PassthroughCluster`. Cheap to clone.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -25,6 +26,12 @@ impl ClusterName {
     #[must_use]
     pub fn outbound(port: u16, subset: &str, host: &str) -> Self {
         Self(format!("outbound|{port}|{subset}|{host}").into())
+    }
+
+    /// The cluster of what may not leave.
+    #[must_use]
+    pub fn blackhole() -> Self {
+        Self("BlackHoleCluster".into())
     }
 
     /// The cluster of destinations that no listener claims.
@@ -61,6 +68,23 @@ pub struct Snapshot {
     pub clusters: Map<ClusterName, Arc<Cluster>>,
     /// Every host of the mesh by its full name, with what it resolves to.
     pub hosts: Map<String, Host>,
+    /// Who may reach what no listener takes.
+    pub egress: Egress,
+    /// Ports that some service speaks HTTP on, and 80: what may not leave there is answered in HTTP if it asks in HTTP.
+    pub http_ports: BTreeSet<u16>,
+    /// Names whose addresses are endpoints, to be looked up and kept up to date by others ([`crate::istio::Store::resolve`]).
+    pub lookups: Map<String, Lookup>,
+    /// Where datagrams may go under REGISTRY_ONLY: ranges and ports of UDP ServiceEntries.
+    pub datagrams: BTreeSet<(IpNet, u16)>,
+}
+
+/// How a name is looked up.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Lookup {
+    /// Of `MESH_EXTERNAL`: private addresses are no answer, unless [`Self::allowed`] has them.
+    pub external: bool,
+    /// Addresses that an entry names itself.
+    pub allowed: Vec<IpNet>,
 }
 
 /// A listener for one port of a range of addresses (ServiceEntry with CIDR `addresses`).
@@ -81,10 +105,12 @@ pub struct Host {
     pub namespace: String,
     /// Its own `addresses` (clusterIPs), else one VIP allocated for it.
     pub addresses: Vec<IpAddr>,
+    /// `exportTo`: workloads of which namespaces see it; `None`: all.
+    pub exported: Option<BTreeSet<String>>,
 }
 
 /// One captured address and port, or one port of a gateway.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Listener {
     /// Where it came from, for people: `tcp-echo.default.svc.cluster.local:9000`,
     /// `gateway default/tcp-echo-gateway:31400`.
@@ -94,6 +120,25 @@ pub struct Listener {
     /// Why the daemon must carry its connections; `None`: the kernel can route them by itself, as far as the rules go
     /// (see [`crate::datapath::decide`] for the rest).
     pub steer: Option<SteerReason>,
+    /// What its rules need to know of a connection's first bytes.
+    pub sniff: Sniff,
+}
+
+/// What has to be read of a connection's first bytes before a rule can be chosen.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sniff {
+    /// The server name of a TLS ClientHello.
+    pub tls: bool,
+    /// The host of an HTTP request.
+    pub http: bool,
+}
+
+impl Sniff {
+    /// Whether anything has to be read at all.
+    #[must_use]
+    pub fn any(self) -> bool {
+        self.tls || self.http
+    }
 }
 
 /// Why a listener is steered although Shunt would rather not carry its connections.
@@ -103,6 +148,10 @@ pub enum SteerReason {
     Setting,
     /// Annotation `shunt.dev/datapath: steer` on the named resource.
     Annotation(String),
+    /// A rule asks for what the client says first: a TLS server name or an HTTP host.
+    Sniff,
+    /// The named cluster dials another port than the client did (`targetPort` with resolution NONE).
+    TargetPort(ClusterName),
     /// A rule asks for `sourceSubnet`, which only the accepted socket knows.
     SourceSubnet,
     /// A `connectTimeout` below the kernel's first SYN retransmission, 1 s, of the named cluster.
@@ -135,6 +184,26 @@ pub struct Match {
     pub source_labels: BTreeMap<String, String>,
     /// Namespace of the client's workload.
     pub source_namespace: Option<String>,
+    /// The TLS server name that the client asks for: `a.b` or `*.b`, in lower case. Empty: any, also none at all.
+    pub server_names: Vec<String>,
+    /// The host of its first HTTP request, in the same way.
+    pub authorities: Vec<String>,
+}
+
+impl Match {
+    /// Whether what the client said first fits.
+    #[must_use]
+    pub fn hears(&self, sniffed: &Sniffed) -> bool {
+        let has = |patterns: &[String], name: Option<&str>| {
+            name.is_some_and(|name| patterns.iter().any(|pattern| names::covers(pattern, name)))
+        };
+        match (self.server_names.is_empty(), self.authorities.is_empty(), sniffed) {
+            (true, true, _) => true,
+            (false, true, Sniffed::Tls(name)) => has(&self.server_names, name.as_deref()),
+            (true, false, Sniffed::Http(name)) => has(&self.authorities, name.as_deref()),
+            _ => false,
+        }
+    }
 }
 
 /// A weighted choice of clusters. At least one destination; the weights add up to more than 0.
@@ -234,6 +303,9 @@ pub enum ClusterKind {
     Endpoints(Vec<Endpoint>),
     /// The address that the client dialled.
     OriginalDestination,
+    /// The name that the client said first ([`crate::Sniffed`]): the address that it dialled if the name has it, else another
+    /// address of the name, on this port or the one that it dialled.
+    Named(Option<u16>),
     /// The host or subset does not exist (flag NC); the text says which, in Istio's words.
     Missing(String),
 }
@@ -262,6 +334,14 @@ pub struct WorkloadName {
     pub version: String,
 }
 
+impl SubnetListener {
+    /// Whether it claims any address, and means this one as little as loopback: see [`is_infrastructure`].
+    fn is_beyond(&self, address: IpAddr) -> bool {
+        let octets = proxy_common::v4_mapped(address);
+        is_loopback(&octets) || (self.subnet.prefix_len() == 0 && is_infrastructure(&octets))
+    }
+}
+
 impl Snapshot {
     /// The listener that claims `destination` in the mesh: exact address first, then the longest prefix.
     #[must_use]
@@ -270,7 +350,8 @@ impl Snapshot {
             let claims = |range: &&SubnetListener| {
                 range.port == destination.port() && range.subnet.contains(&destination.ip())
             };
-            self.subnets.iter().find(claims).map(|range| &range.listener)
+            let found = self.subnets.iter().find(claims)?;
+            (!found.is_beyond(destination.ip())).then_some(&found.listener)
         })
     }
 
@@ -288,7 +369,7 @@ impl Cluster {
     pub fn dials(&self) -> bool {
         match &self.kind {
             ClusterKind::Endpoints(endpoints) => !endpoints.is_empty(),
-            ClusterKind::OriginalDestination => true,
+            ClusterKind::OriginalDestination | ClusterKind::Named(_) => true,
             ClusterKind::Missing(_) => false,
         }
     }
@@ -296,7 +377,17 @@ impl Cluster {
     /// The cluster of destinations that no listener claims: dials what the client dialled.
     #[must_use]
     pub fn passthrough(connect_timeout: Duration) -> Self {
-        let name = ClusterName::passthrough();
+        let (kind, balancing) = (ClusterKind::OriginalDestination, Balancing::OriginalDestination);
+        Self { kind, balancing, ..Self::unclaimed(ClusterName::passthrough(), connect_timeout) }
+    }
+
+    /// The cluster of what may not leave: nobody is in it.
+    #[must_use]
+    pub fn blackhole() -> Self {
+        Self::unclaimed(ClusterName::blackhole(), Duration::ZERO)
+    }
+
+    fn unclaimed(name: ClusterName, connect_timeout: Duration) -> Self {
         let service = Service {
             host: name.to_string(),
             name: name.to_string(),
@@ -305,9 +396,9 @@ impl Cluster {
         Self {
             name,
             service,
-            kind: ClusterKind::OriginalDestination,
+            kind: ClusterKind::Endpoints(Vec::new()),
             connect_timeout,
-            balancing: Balancing::OriginalDestination,
+            balancing: Balancing::default(),
             limit: None,
             keepalive: None,
             outlier: None,
@@ -321,7 +412,7 @@ impl Cluster {
     pub fn endpoints(&self) -> &[Endpoint] {
         match &self.kind {
             ClusterKind::Endpoints(all) => all,
-            ClusterKind::OriginalDestination | ClusterKind::Missing(_) => &[],
+            ClusterKind::OriginalDestination | ClusterKind::Named(_) | ClusterKind::Missing(_) => &[],
         }
     }
 }

@@ -7,7 +7,7 @@
 mod compile;
 mod document;
 mod fields;
-mod names;
+pub(crate) mod names;
 mod order;
 mod problem;
 mod resource;

@@ -3,7 +3,7 @@
 //! Pure: others read the files and say what they hold. A change of one document costs that document and a look at the
 //! others' text: what is written as before is not read again, and its resources stay the same pointers.
 
-use std::{collections::BTreeMap, ops::Range, sync::Arc};
+use std::{collections::BTreeMap, net::IpAddr, ops::Range, sync::Arc};
 
 use super::{
     Problem, Resources, Severity,
@@ -71,6 +71,15 @@ impl Store {
             let (name, gone): (_, Vec<_>) = (name.clone(), known.resources.keys().cloned().collect());
             self.put(&name, &gone, |known| *known = File::default());
             self.files.remove(file);
+        }
+    }
+
+    /// Takes `addresses` as what `name` of [`crate::Snapshot::lookups`] resolves to from now on; none: it does not.
+    pub fn resolve(&mut self, name: &str, addresses: Vec<IpAddr>) {
+        if addresses.is_empty() {
+            self.merged.resolved.remove(name);
+        } else {
+            self.merged.resolved.insert(name.to_owned(), addresses.into());
         }
     }
 

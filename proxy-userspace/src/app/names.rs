@@ -112,7 +112,7 @@ impl Memory {
 
 fn parse(text: &str) -> serde_json::Result<BTreeMap<String, Host>> {
     let all: BTreeMap<String, Remembered> = serde_json::from_str(text)?;
-    let host = |one: Remembered| Host { namespace: one.namespace, addresses: one.addresses };
+    let host = |one: Remembered| Host { namespace: one.namespace, addresses: one.addresses, exported: None };
     Ok(all.into_iter().map(|(name, one)| (name, host(one))).collect())
 }
 
@@ -122,7 +122,7 @@ mod tests {
 
     fn host(namespace: &str, addresses: &[&str]) -> Host {
         let addresses = addresses.iter().map(|address| address.parse().unwrap()).collect();
-        Host { namespace: namespace.to_owned(), addresses }
+        Host { namespace: namespace.to_owned(), addresses, exported: None }
     }
 
     #[test]

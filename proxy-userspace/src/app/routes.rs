@@ -124,7 +124,7 @@ mod tests {
 
     fn listener(matches: Vec<Match>, steer: Option<SteerReason>) -> Arc<Listener> {
         let rules = matches.into_iter().map(rule).collect();
-        Arc::new(Listener { name: "a:80".to_owned(), rules, steer })
+        Arc::new(Listener { name: "a:80".to_owned(), rules, steer, ..Listener::default() })
     }
 
     fn from(namespace: &str) -> Match {

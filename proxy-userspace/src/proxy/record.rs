@@ -43,6 +43,10 @@ pub enum Cause {
     NoCluster,
     /// The cluster is empty, or all are ejected.
     NoEndpoint,
+    /// Its workload may not reach what no listener takes, or what it was led to is off limits.
+    EgressDenied,
+    /// The name that the client said first has no address.
+    Unresolved,
     /// The cluster's limit is reached.
     Overflow,
     /// The daemon stopped before the connection did.
@@ -65,6 +69,8 @@ impl Cause {
             Self::NoRoute => "no_route",
             Self::NoCluster => "no_cluster",
             Self::NoEndpoint => "no_endpoint",
+            Self::EgressDenied => "egress_denied",
+            Self::Unresolved => "unresolved",
             Self::Overflow => "overflow",
             Self::Drain => "drain",
         }
@@ -88,6 +94,8 @@ impl From<&Error> for Cause {
             Error::NoRoute(_) => Self::NoRoute,
             Error::NoCluster { .. } => Self::NoCluster,
             Error::NoHealthyUpstream(_) => Self::NoEndpoint,
+            Error::Blocked(_) | Error::OffLimits(_) => Self::EgressDenied,
+            Error::Unresolved(_) => Self::Unresolved,
             Error::Overflow { .. } => Self::Overflow,
             Error::Connect { source, .. } if source.kind() == io::ErrorKind::ConnectionRefused => {
                 Self::ConnectRefused

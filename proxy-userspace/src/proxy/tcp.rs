@@ -3,7 +3,7 @@
 use std::{collections::HashSet, net::SocketAddr};
 
 use proxy_common::pick;
-use proxy_traffic::{Cluster, Error, Flow, LimitScope, balance, route};
+use proxy_traffic::{Cluster, Error, Flow, LimitScope, Sniffed, balance, route};
 use tokio::net::TcpStream;
 
 use super::{
@@ -48,6 +48,7 @@ fn choose(record: &mut Record) -> Result<Target, Error> {
         workload: &owner.workload,
         source: record.source(),
         destination: record.destination(),
+        sniffed: &Sniffed::Nothing,
     };
     let snapshot = context.snapshot.load();
     let route = route::select(&snapshot, &flow)?;

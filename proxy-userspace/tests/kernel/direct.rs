@@ -44,8 +44,10 @@ fn to(listener: &str, cluster: Cluster) -> Arc<Snapshot> {
     let destinations = vec![Destination { weight: 1, cluster: Arc::new(cluster) }];
     let route = Arc::new(Route { name: "test".to_owned(), destinations });
     let rules = vec![Rule { matches: Vec::new(), route }];
-    let listeners =
-        [(listener.parse().unwrap(), Arc::new(Listener { name: "test".to_owned(), rules, steer: None }))];
+    let listeners = [(
+        listener.parse().unwrap(),
+        Arc::new(Listener { name: "test".to_owned(), rules, ..Listener::default() }),
+    )];
     Arc::new(Snapshot { listeners: listeners.into_iter().collect(), ..Snapshot::default() })
 }
 

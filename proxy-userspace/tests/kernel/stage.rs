@@ -165,7 +165,7 @@ pub(crate) fn listener(arms: Vec<(u64, Cluster)>) -> Arc<Listener> {
     let arm = |(weight, cluster)| Destination { weight, cluster: Arc::new(cluster) };
     let route = Route { name: "test".to_owned(), destinations: arms.into_iter().map(arm).collect() };
     let rules = vec![Rule { matches: Vec::new(), route: Arc::new(route) }];
-    Arc::new(Listener { name: "test".to_owned(), rules, steer: None })
+    Arc::new(Listener { name: "test".to_owned(), rules, ..Listener::default() })
 }
 
 pub(crate) fn snapshot<'a>(

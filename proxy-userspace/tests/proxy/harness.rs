@@ -168,7 +168,7 @@ fn snapshot(address: SocketAddr, clusters: Vec<(u64, Cluster)>, gateway: bool) -
     }
     let route = Arc::new(Route { name: "default/test".to_owned(), destinations });
     let rules = vec![Rule { matches: vec![], route }];
-    let listener = Arc::new(Listener { name: "test".to_owned(), rules, steer: None });
+    let listener = Arc::new(Listener { name: "test".to_owned(), rules, ..Listener::default() });
     let table = if gateway { &mut snapshot.gateways } else { &mut snapshot.listeners };
     table.insert(address, listener);
     snapshot

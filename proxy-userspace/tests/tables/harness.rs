@@ -155,7 +155,7 @@ pub(crate) fn rule(matches: Vec<Match>, arms: &[(u64, &Arc<Cluster>)]) -> Rule {
 }
 
 pub(crate) fn listener(rules: Vec<Rule>) -> Arc<Listener> {
-    Arc::new(Listener { name: "test".to_owned(), rules, steer: None })
+    Arc::new(Listener { name: "test".to_owned(), rules, ..Listener::default() })
 }
 
 pub(crate) fn direct(arms: &[(u64, &Arc<Cluster>)]) -> Arc<Listener> {
@@ -163,7 +163,12 @@ pub(crate) fn direct(arms: &[(u64, &Arc<Cluster>)]) -> Arc<Listener> {
 }
 
 pub(crate) fn steered() -> Arc<Listener> {
-    Arc::new(Listener { name: "test".to_owned(), rules: vec![], steer: Some(SteerReason::Setting) })
+    Arc::new(Listener {
+        name: "test".to_owned(),
+        rules: vec![],
+        steer: Some(SteerReason::Setting),
+        ..Listener::default()
+    })
 }
 
 pub(crate) fn snapshot(listeners: &[(&str, Arc<Listener>)]) -> Arc<Snapshot> {

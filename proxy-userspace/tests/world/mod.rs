@@ -384,8 +384,12 @@ pub(crate) fn raise_descriptor_limit() {
 
 /// A snapshot that claims these addresses and ranges.
 pub(crate) fn snapshot(exact: &[&str], ranges: &[(&str, u16)]) -> Arc<Snapshot> {
-    let listener =
-        Arc::new(Listener { name: "test".into(), rules: Vec::new(), steer: Some(SteerReason::Setting) });
+    let listener = Arc::new(Listener {
+        name: "test".into(),
+        rules: Vec::new(),
+        steer: Some(SteerReason::Setting),
+        ..Listener::default()
+    });
     let listeners = exact.iter().map(|address| (address.parse().unwrap(), Arc::clone(&listener))).collect();
     let subnets = ranges.iter().map(|(subnet, port)| {
         let listener = Arc::clone(&listener);

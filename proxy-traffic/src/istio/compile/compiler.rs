@@ -105,6 +105,7 @@ impl Compiler {
             gateways: self.gateways.clone(),
             clusters: self.pool.made().clone(),
             hosts: self.hosts.clone(),
+            ..Snapshot::default()
         };
         (snapshot, self.ledger.all())
     }

@@ -87,7 +87,11 @@ fn listener(
             winner = Some(bound.key.to_string());
         }
     }
-    (!rules.is_empty()).then(|| Listener { name: format!("gateway {path}:{port}"), rules, steer: None })
+    (!rules.is_empty()).then(|| Listener {
+        name: format!("gateway {path}:{port}"),
+        rules,
+        ..Listener::default()
+    })
 }
 
 /// Whether one of the server's hosts (`namespace/host`) lets a VirtualService's host in.

@@ -67,7 +67,7 @@ fn draft(
         let route = Arc::new(Route { name: entry.service.host.clone(), destinations });
         rules.push(Rule { matches: Vec::new(), route });
     }
-    let listener = Listener { name: format!("{host}:{}", port.number), rules, steer: None };
+    let listener = Listener { name: format!("{host}:{}", port.number), rules, ..Listener::default() };
     Draft { listener, wishes }
 }
 

@@ -205,6 +205,7 @@ fn conditions(one: &L4Match, at: At<'_>) -> Match {
             source_subnet,
             source_labels: one.source_labels.clone(),
             source_namespace: one.source_namespace.clone(),
+            ..Match::default()
         },
     }
 }

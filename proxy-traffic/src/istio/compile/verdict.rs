@@ -135,7 +135,7 @@ impl Mesh {
         let known = std::mem::take(&mut self.ports).into_iter();
         let mut known: BTreeMap<_, _> = known.map(|place| (place.listener.name.clone(), place)).collect();
         let ports = claims.ports.iter().map(|held| {
-            let blank = || Listener { name: held.name.clone(), rules: Vec::new(), steer: None };
+            let blank = || Listener { name: held.name.clone(), rules: Vec::new(), ..Listener::default() };
             known.remove(&held.name).unwrap_or_else(|| Place::new(Arc::new(blank())))
         });
         self.ports = ports.collect();

@@ -67,7 +67,7 @@ fn is_wildcard(name: &str) -> bool {
 }
 
 fn host(entry: &Entry, addresses: Vec<IpAddr>) -> Host {
-    Host { namespace: entry.service.namespace.clone(), addresses }
+    Host { namespace: entry.service.namespace.clone(), addresses, exported: None }
 }
 
 /// The addresses of a host that needs none of ours; they may be none.

@@ -9,7 +9,7 @@ mod load_balancer;
 mod service_entry;
 mod virtual_service;
 
-use std::{collections::BTreeMap, fmt, sync::Arc};
+use std::{collections::BTreeMap, fmt, net::IpAddr, sync::Arc};
 
 use serde::Deserialize;
 
@@ -24,6 +24,7 @@ pub(crate) use service_entry::{ServiceEntry, ServiceEntryPort, WorkloadEntry};
 pub(crate) use virtual_service::{L4Match, RouteDestination, TcpRoute, VirtualService};
 
 use super::{Problem, order};
+use crate::Map;
 
 /// Labels of a workload, or the labels that a selector asks for.
 pub(crate) type Labels = BTreeMap<String, String>;
@@ -215,6 +216,8 @@ pub struct Resources {
     pub(crate) gateways: Vec<Arc<Item<Gateway>>>,
     pub(crate) services: Vec<Arc<Item<Service>>>,
     pub(crate) pods: Vec<Arc<Item<Pod>>>,
+    /// What names were found to be, see [`super::Store::resolve`].
+    pub(crate) resolved: Map<String, Arc<[IpAddr]>>,
     /// Resources that another file brings as well.
     pub(crate) clashes: Vec<Problem>,
 }

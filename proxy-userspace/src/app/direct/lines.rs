@@ -207,7 +207,7 @@ mod tests {
         };
         let (one, two, gone) = (cluster(1), cluster(2), cluster(3));
         let rules = vec![rule("first", &[&one], Some("default")), rule("second", &[&one, &two], None)];
-        let listener = Listener { name: String::new(), rules, steer: None };
+        let listener = Listener { name: String::new(), rules, ..Listener::default() };
         let range =
             SubnetListener { subnet: "10.0.0.0/8".parse().unwrap(), port: 80, listener: Arc::new(listener) };
         let snapshot = Snapshot { subnets: vec![range], ..Snapshot::default() };

@@ -222,7 +222,7 @@ pub(super) fn region(entry: &direct::Cluster) -> Region {
 fn endpoints_of(cluster: &Cluster) -> &[Endpoint] {
     match &cluster.kind {
         ClusterKind::Endpoints(all) => all,
-        ClusterKind::OriginalDestination | ClusterKind::Missing(_) => &[],
+        ClusterKind::OriginalDestination | ClusterKind::Named(_) | ClusterKind::Missing(_) => &[],
     }
 }
 

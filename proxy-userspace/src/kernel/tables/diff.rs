@@ -129,7 +129,7 @@ mod tests {
         Arc::new(Listener {
             name: String::new(),
             rules: vec![Rule { matches: vec![one], route }],
-            steer: None,
+            ..Listener::default()
         })
     }
 

@@ -180,7 +180,7 @@ mod tests {
             let destinations = vec![proxy_traffic::Destination { weight: 1, cluster }];
             Rule { matches, route: Arc::new(Route { name: (*text).to_owned(), destinations }) }
         };
-        Listener { name: String::new(), rules: rules.iter().map(rule).collect(), steer: None }
+        Listener { name: String::new(), rules: rules.iter().map(rule).collect(), ..Listener::default() }
     }
 
     fn scope(number: u32, app: &str) -> Scope {

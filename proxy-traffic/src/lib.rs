@@ -7,6 +7,7 @@
 //! Istio's words live in [`istio`], Envoy's everywhere else; `istio::compile` is the dictionary.
 
 pub mod balance;
+mod cluster;
 pub mod datapath;
 mod egress;
 mod error;
@@ -21,14 +22,16 @@ mod snapshot;
 mod state;
 pub mod table;
 
+pub use cluster::{
+    Balancing, Cluster, ClusterKind, ClusterName, Endpoint, Keepalive, Limit, LimitScope, OutlierDetection,
+    Service, WorkloadName,
+};
 pub use egress::{Egress, EgressPolicy, EgressScope, EgressVerdict};
 pub use error::{Error, Flag};
 pub use flow::{Door, Flow, Sniffed, Workload};
 pub use limits::Permit;
 pub use map::{Change, Iter, Map};
 pub use snapshot::{
-    Balancing, Cluster, ClusterKind, ClusterName, Destination, Endpoint, Host, Keepalive, Limit, LimitScope,
-    Listener, Lookup, Match, OutlierDetection, Route, Rule, Service, Snapshot, Sniff, SteerReason,
-    SubnetListener, WorkloadName,
+    Destination, Host, Listener, Lookup, Match, Route, Rule, Snapshot, Sniff, SteerReason, SubnetListener,
 };
 pub use state::ClusterState;

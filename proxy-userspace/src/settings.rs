@@ -1,5 +1,7 @@
 //! What an operator sets: the arguments of `shunt run`, parsed and checked.
 
+mod egress;
+
 use std::{
     collections::BTreeMap,
     net::{IpAddr, SocketAddr},
@@ -9,6 +11,7 @@ use std::{
 
 use proxy_common::FailurePolicy;
 
+pub use self::egress::{Blocked, EgressSettings, LookupFamily, Switch};
 use crate::kernel::LogLevel;
 
 /// Where the daemon's socket, lock and hosts file live unless told otherwise.
@@ -128,6 +131,9 @@ pub struct Settings {
     /// What the kernel programs log of each decision: `off`, `error`, `warn`, `info`, `debug`
     #[arg(long, value_name = "LEVEL", default_value = "off", value_parser = bpf_log)]
     pub bpf_log: LogLevel,
+    /// Egress and names.
+    #[command(flatten)]
+    pub egress: EgressSettings,
 }
 
 impl Settings {

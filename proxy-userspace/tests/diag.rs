@@ -132,3 +132,27 @@ fn another_kind_of_map_is_an_error() {
     let array = owned(bpf(MAP_CREATE, &mut [ARRAY, 4, 8, 1, 0, 0]).unwrap());
     assert!(list.tracked(array.as_fd(), |_| {}).is_err());
 }
+
+#[test]
+fn a_connection_that_is_picked_is_reset_at_both_ends_and_no_other() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut pair = || {
+        let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        client.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        (client, listener.accept().unwrap().0)
+    };
+    let ((mut unwanted, mut server), (mut other, mut others_server)) = (pair(), pair());
+    let list = SocketList::open(&Namespace::current().unwrap()).unwrap();
+    let (source, destination) = (unwanted.local_addr().unwrap(), unwanted.peer_addr().unwrap());
+    let closed = list.close_connections(|one| {
+        let is_it = (one.source, one.destination) == (source, destination);
+        assert!(!is_it || (!one.is_inbound && one.cgroup_id != 0), "{one:?}");
+        assert!((one.destination, one.source) != (source, destination) || one.is_inbound, "{one:?}");
+        is_it
+    });
+    assert_eq!(closed.unwrap(), 1);
+    assert_eq!(unwanted.read(&mut [0]).unwrap_err().kind(), io::ErrorKind::ConnectionAborted);
+    assert_eq!(server.read(&mut [0]).unwrap_err().kind(), io::ErrorKind::ConnectionReset);
+    other.write_all(b"x").unwrap();
+    others_server.read_exact(&mut [0]).unwrap();
+}

@@ -313,7 +313,15 @@ fn routes_are_repaired_when_an_address_goes_and_leftovers_are_replaced() {
     assert_eq!(world.greeting(VIP), "steered at 10.99.0.1:80 from 10.77.0.9");
     world.ip("rule add fwmark 7 lookup 21332 priority 21332");
     assert!(ensure());
-    assert_eq!(world.ip("rule").matches("lookup 21332").count(), 1);
+    // As older versions had it: for every protocol.
+    world.ip(&format!("rule add fwmark {} lookup 21332 priority 21332", world.steering.mark));
+    assert!(ensure());
+    for family in ["-4", "-6"] {
+        let rules = world.ip(&format!("{family} rule"));
+        assert_eq!(rules.matches("lookup 21332").count(), 2, "{rules}");
+        assert!(rules.contains("ipproto tcp lookup 21332"), "{rules}");
+        assert!(rules.contains("ipproto udp dport 53 lookup 21332"), "{rules}");
+    }
     assert_eq!(world.ip("-6 route show table 21332").lines().count(), 1);
 }
 

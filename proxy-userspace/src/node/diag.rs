@@ -15,7 +15,7 @@ use proxy_common::direct::Tracked;
 use super::{Family, Namespace};
 
 /// `SOCK_DIAG_BY_FAMILY`.
-const BY_FAMILY: u16 = 20;
+pub(super) const BY_FAMILY: u16 = 20;
 /// `INET_DIAG_REQ_SK_BPF_STORAGES` and, inside it, `SK_DIAG_BPF_STORAGE_REQ_MAP_FD`.
 const ASK_STORAGES: u16 = 2;
 const ASK_MAP_FD: u16 = 1;
@@ -29,9 +29,9 @@ const VALUE: u16 = 3;
 const KIND: u16 = 0x3fff;
 
 /// Sizes of `nlmsghdr`, `inet_diag_req_v2` and `inet_diag_msg`.
-const HEADER: usize = 16;
-const QUESTION: usize = 56;
-const ANSWER: usize = 72;
+pub(super) const HEADER: usize = 16;
+pub(super) const QUESTION: usize = 56;
+pub(super) const ANSWER: usize = 72;
 /// Places of `tcpi_bytes_acked` and `tcpi_bytes_received` in `tcp_info`.
 const ACKED: usize = 120;
 const RECEIVED: usize = 128;
@@ -63,7 +63,7 @@ pub struct TrackedSocket {
 /// A connection to the socket list of one namespace.
 #[derive(Debug)]
 pub struct SocketList {
-    socket: Socket,
+    pub(super) socket: Socket,
 }
 
 impl SocketList {
@@ -86,16 +86,22 @@ impl SocketList {
     /// # Errors
     /// When the kernel does not list sockets, or the map is none of that kind.
     pub fn tracked(&self, map: BorrowedFd<'_>, mut each: impl FnMut(TrackedSocket)) -> io::Result<()> {
-        let mut buffer = vec![0; BUFFER];
         for family in [Family::V4, Family::V6] {
-            self.socket.send(&question(family, map), 0)?;
-            while self.receive(&mut buffer, &mut each)? {}
+            self.ask(&question(family, map), |message| parse(message).into_iter().for_each(&mut each))?;
         }
         Ok(())
     }
 
-    /// Reads one datagram; false at the end of the list.
-    fn receive(&self, buffer: &mut [u8], each: &mut impl FnMut(TrackedSocket)) -> io::Result<bool> {
+    /// Asks `question`, and hands out each `inet_diag_msg` of the answer with its attributes.
+    pub(super) fn ask(&self, question: &[u8], mut each: impl FnMut(&[u8])) -> io::Result<()> {
+        let mut buffer = vec![0; BUFFER];
+        self.socket.send(question, 0)?;
+        while self.receive(&mut buffer, &mut each)? {}
+        Ok(())
+    }
+
+    /// Reads one datagram; false at the end of the list, or when an order was carried out.
+    fn receive(&self, buffer: &mut [u8], each: &mut impl FnMut(&[u8])) -> io::Result<bool> {
         let length = self.socket.recv(&mut &mut *buffer, libc::MSG_TRUNC)?;
         let mut rest = buffer.get(..length).ok_or_else(cut_off)?;
         while let Some(length) = at(rest, 0).map(u32::from_ne_bytes) {
@@ -104,13 +110,9 @@ impl SocketList {
                 libc::NLMSG_DONE => return Ok(false),
                 libc::NLMSG_ERROR => {
                     let code = at(message, 0).map_or(0, i32::from_ne_bytes);
-                    return Err(io::Error::from_raw_os_error(-code));
+                    return if code == 0 { Ok(false) } else { Err(io::Error::from_raw_os_error(-code)) };
                 }
-                _ => {
-                    if let Some(socket) = parse(message) {
-                        each(socket);
-                    }
-                }
+                _ => each(message),
             }
             rest = rest.get((length as usize).next_multiple_of(4)..).unwrap_or_default();
         }
@@ -124,24 +126,36 @@ fn cut_off() -> io::Error {
 
 /// All sockets of `family`, with their `tcp_info` and their value in `map`.
 fn question(family: Family, map: BorrowedFd<'_>) -> Vec<u8> {
-    let family = match family {
-        Family::V4 => libc::AF_INET,
-        Family::V6 => libc::AF_INET6,
-    };
-    let mut bytes = vec![0; HEADER + QUESTION];
-    bytes[HEADER..HEADER + 3].copy_from_slice(&[family as u8, libc::IPPROTO_TCP as u8, 1 << (INFO - 1)]);
-    bytes[HEADER + 4..HEADER + 8].copy_from_slice(&STATES.to_ne_bytes());
+    let mut bytes = message(family, STATES);
+    bytes[HEADER + 2] = 1 << (INFO - 1);
     // One attribute inside another: the descriptor of the map.
     for (length, kind) in [(12_u16, ASK_STORAGES), (8, ASK_MAP_FD)] {
         bytes.extend(length.to_ne_bytes());
         bytes.extend(kind.to_ne_bytes());
     }
     bytes.extend(map.as_raw_fd().to_ne_bytes());
-    let length = bytes.len() as u32;
-    bytes[..4].copy_from_slice(&length.to_ne_bytes());
-    bytes[4..6].copy_from_slice(&BY_FAMILY.to_ne_bytes());
-    bytes[6..8].copy_from_slice(&((libc::NLM_F_REQUEST | libc::NLM_F_DUMP) as u16).to_ne_bytes());
+    sealed(bytes, BY_FAMILY, libc::NLM_F_DUMP)
+}
+
+/// An `inet_diag_req_v2` about TCP sockets in `states`, with room for its header.
+pub(super) fn message(family: Family, states: u32) -> Vec<u8> {
+    let family = match family {
+        Family::V4 => libc::AF_INET,
+        Family::V6 => libc::AF_INET6,
+    };
+    let mut bytes = vec![0; HEADER + QUESTION];
+    bytes[HEADER..HEADER + 2].copy_from_slice(&[family as u8, libc::IPPROTO_TCP as u8]);
+    bytes[HEADER + 4..HEADER + 8].copy_from_slice(&states.to_ne_bytes());
     bytes
+}
+
+/// `message` with its header.
+pub(super) fn sealed(mut message: Vec<u8>, kind: u16, flags: libc::c_int) -> Vec<u8> {
+    let length = message.len() as u32;
+    message[..4].copy_from_slice(&length.to_ne_bytes());
+    message[4..6].copy_from_slice(&kind.to_ne_bytes());
+    message[6..8].copy_from_slice(&((libc::NLM_F_REQUEST | flags) as u16).to_ne_bytes());
+    message
 }
 
 /// One `inet_diag_msg` with its attributes; `None` for a socket without a value.
@@ -169,7 +183,7 @@ fn tracked(value: &[u8]) -> Option<Tracked> {
 }
 
 /// What is inside the first attribute of `kind`.
-fn find(mut attributes: &[u8], kind: u16) -> Option<&[u8]> {
+pub(super) fn find(mut attributes: &[u8], kind: u16) -> Option<&[u8]> {
     loop {
         let length = usize::from(u16::from_ne_bytes(at(attributes, 0)?));
         let inside = attributes.get(4..length)?;
@@ -181,6 +195,6 @@ fn find(mut attributes: &[u8], kind: u16) -> Option<&[u8]> {
 }
 
 /// The bytes at `place`.
-fn at<const N: usize>(bytes: &[u8], place: usize) -> Option<[u8; N]> {
+pub(super) fn at<const N: usize>(bytes: &[u8], place: usize) -> Option<[u8; N]> {
     bytes.get(place..place + N)?.try_into().ok()
 }

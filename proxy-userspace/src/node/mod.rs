@@ -5,6 +5,8 @@
 //! Nothing here knows eBPF, Istio or a connection's way through the proxy.
 
 pub mod cgroup;
+mod connections;
+mod datagrams;
 mod diag;
 pub mod memory;
 pub mod mounts;
@@ -14,6 +16,8 @@ pub mod routing;
 mod sockets;
 mod wait;
 
+pub use connections::Connection;
+pub use datagrams::NameSockets;
 pub use diag::{SocketList, TrackedSocket};
 pub use namespace::Namespace;
 pub use routing::Steering;

@@ -4,9 +4,10 @@
 //! and the in-place way of `sockets` goes there and back without a chance to wait in between.
 
 use std::{
+    collections::BTreeSet,
     fs::File,
     io,
-    net::{Ipv4Addr, Ipv6Addr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
     os::{
         fd::{AsFd, AsRawFd as _, BorrowedFd},
         linux::fs::MetadataExt as _,
@@ -21,6 +22,7 @@ use nix::{
     ifaddrs::getifaddrs,
     libc,
     sched::{CloneFlags, setns},
+    sys::socket::SockaddrStorage,
 };
 
 use super::sockets::{self, Pools};
@@ -80,12 +82,28 @@ impl Namespace {
     /// # Errors
     /// When the namespace cannot be entered, or its addresses cannot be listed.
     pub fn addresses(&self) -> io::Result<(Option<Ipv4Addr>, Option<Ipv6Addr>)> {
-        let all =
-            self.enter(|| getifaddrs().map(|all| all.filter_map(|one| one.address).collect::<Vec<_>>()))??;
-        let v4 = all.iter().filter_map(|one| Some(one.as_sockaddr_in()?.ip()));
-        let v6 = all.iter().filter_map(|one| Some(one.as_sockaddr_in6()?.ip()));
+        let all = self.listed_addresses()?;
+        let v4 = all.iter().filter_map(|one| if let IpAddr::V4(v4) = one { Some(*v4) } else { None });
+        let v6 = all.iter().filter_map(|one| if let IpAddr::V6(v6) = one { Some(*v6) } else { None });
         let v4 = v4.into_iter().find(|ip| !ip.is_loopback() && !ip.is_link_local());
         Ok((v4, v6.into_iter().find(|ip| !ip.is_loopback() && !ip.is_unicast_link_local())))
+    }
+
+    /// Every address of every interface: what is sent there never leaves the namespace.
+    ///
+    /// # Errors
+    /// As [`Self::addresses`].
+    pub fn own_addresses(&self) -> io::Result<BTreeSet<IpAddr>> {
+        Ok(self.listed_addresses()?.into_iter().collect())
+    }
+
+    /// In the order of the interfaces.
+    fn listed_addresses(&self) -> io::Result<Vec<IpAddr>> {
+        let ip = |one: SockaddrStorage| {
+            let v4 = one.as_sockaddr_in().map(|v4| v4.ip().into());
+            v4.or_else(|| one.as_sockaddr_in6().map(|v6| v6.ip().into()))
+        };
+        Ok(self.enter(|| getifaddrs().map(|all| all.filter_map(|one| ip(one.address?)).collect()))??)
     }
 
     /// Runs `work` inside the namespace, on a thread of its own, and waits for it.

@@ -1,6 +1,7 @@
-//! The routing rule and the routing table that turn steered packets to `lo`, per namespace and family.
+//! The routing rules and the routing table that turn steered packets to `lo`, per namespace and family.
 //!
-//! `fwmark MARK lookup TABLE priority PRIORITY`, and in the table one route: `local default dev lo src ADDRESS`.
+//! `fwmark MARK ipproto tcp lookup TABLE priority PRIORITY`, the same with `ipproto udp dport 53` for questions to name servers
+//! (whose sockets carry the mark all their life), and in the table one route: `local default dev lo src ADDRESS`.
 //! The source is the workload's own address, so that servers and logs see who connects. The kernel drops the route
 //! when that address goes away, and a killed daemon leaves both behind: [`ensure`] repairs either.
 
@@ -11,16 +12,18 @@ use std::{
 
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
 use netlink_packet_route::{
-    AddressFamily, RouteNetlinkMessage as Message,
+    AddressFamily, IpProtocol, RouteNetlinkMessage as Message,
     address::{AddressAttribute, AddressHeaderFlags, AddressMessage, AddressScope},
     route::{RouteAttribute, RouteMessage, RouteProtocol, RouteScope, RouteType},
-    rule::{RuleAction, RuleAttribute, RuleMessage},
+    rule::{RuleAction, RuleAttribute as Attribute, RuleMessage, RulePortRange},
 };
 
 use super::{Namespace, netlink::Netlink};
 
 /// `lo` is the first interface of every network namespace.
 const LOOPBACK: u32 = 1;
+/// Where name servers listen.
+const DNS: u16 = 53;
 
 /// The numbers by which steered packets are routed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,7 +71,7 @@ pub fn ensure(namespace: &Namespace, steering: &Steering) -> Result<bool, Error>
             return Ok(false);
         }
         tables.must_be_ours().map_err(tables.error("taking the table"))?;
-        let rule = tables.ensure_rule().map_err(tables.error("adding the rule"))?;
+        let rule = tables.ensure_rules().map_err(tables.error("adding the rules"))?;
         let route = tables.ensure_route().map_err(tables.error("adding the route"))?;
         Ok(rule || route)
     })
@@ -138,19 +141,24 @@ impl Tables {
         Err(io::Error::new(io::ErrorKind::AlreadyExists, text))
     }
 
-    fn ensure_rule(&self) -> io::Result<bool> {
-        let wanted = self.rule();
-        let found = self.our_rules()?;
-        if let [only] = &found[..]
-            && is_same_rule(only, &wanted)
-        {
-            return Ok(false);
+    fn ensure_rules(&self) -> io::Result<bool> {
+        let wanted = [self.rule(&[Attribute::IpProtocol(IpProtocol::Tcp)]), self.rule(&datagrams())];
+        let mut leftovers = self.our_rules()?;
+        let mut missing = Vec::new();
+        for rule in wanted {
+            match leftovers.iter().position(|found| is_same_rule(found, &rule)) {
+                Some(place) => drop(leftovers.swap_remove(place)),
+                None => missing.push(rule),
+            }
         }
-        for leftover in found {
+        let changes = !missing.is_empty() || !leftovers.is_empty();
+        for rule in missing {
+            self.netlink.change(Message::NewRule(rule), NLM_F_CREATE | NLM_F_EXCL)?;
+        }
+        for leftover in leftovers {
             self.netlink.change(Message::DelRule(leftover), 0)?;
         }
-        self.netlink.change(Message::NewRule(wanted), NLM_F_CREATE | NLM_F_EXCL)?;
-        Ok(true)
+        Ok(changes)
     }
 
     fn ensure_route(&self) -> io::Result<bool> {
@@ -179,15 +187,17 @@ impl Tables {
         Ok(true)
     }
 
-    fn rule(&self) -> RuleMessage {
+    /// The rule for marked packets that are of this kind.
+    fn rule(&self, kind: &[Attribute]) -> RuleMessage {
         let mut rule = RuleMessage::default();
         rule.header.family = self.family;
         rule.header.action = RuleAction::ToTable;
         rule.attributes = vec![
-            RuleAttribute::Priority(self.steering.priority),
-            RuleAttribute::FwMark(self.steering.mark),
-            RuleAttribute::Table(self.steering.table),
+            Attribute::Priority(self.steering.priority),
+            Attribute::FwMark(self.steering.mark),
+            Attribute::Table(self.steering.table),
         ];
+        rule.attributes.extend_from_slice(kind);
         rule
     }
 
@@ -204,8 +214,8 @@ impl Tables {
         Ok(ours
             .filter(|rule| {
                 let has = |attribute| rule.attributes.contains(&attribute);
-                has(RuleAttribute::Priority(priority))
-                    && (has(RuleAttribute::FwMark(mark)) || has(RuleAttribute::Table(table)))
+                has(Attribute::Priority(priority))
+                    && (has(Attribute::FwMark(mark)) || has(Attribute::Table(table)))
             })
             .collect())
     }
@@ -312,7 +322,13 @@ fn own_address(message: &AddressMessage) -> Option<IpAddr> {
     })
 }
 
-/// The kernel lists more attributes than we give.
+/// Questions to name servers.
+fn datagrams() -> [Attribute; 2] {
+    let dns = RulePortRange { start: DNS, end: DNS };
+    [Attribute::IpProtocol(IpProtocol::Udp), Attribute::DestinationPortRange(dns)]
+}
+
+/// The kernel lists more attributes than we give, but a rule for every protocol, as older versions had, lists less.
 fn is_same_rule(found: &RuleMessage, wanted: &RuleMessage) -> bool {
     found.header.action == wanted.header.action
         && wanted.attributes.iter().all(|attribute| found.attributes.contains(attribute))

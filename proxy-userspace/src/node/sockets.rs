@@ -21,7 +21,7 @@ const BATCH: usize = 16;
 /// Steered connections that wait to be accepted; what does not fit shows as a one-second delay in the application.
 const BACKLOG: i32 = 4096;
 /// `IPV6_TRANSPARENT` of linux/in6.h.
-const IPV6_TRANSPARENT: libc::c_int = 75;
+pub(super) const IPV6_TRANSPARENT: libc::c_int = 75;
 
 /// An address family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -140,10 +140,13 @@ fn transparent_listener(family: Family) -> io::Result<TcpListener> {
     Ok(socket.into())
 }
 
-fn switch_on(fd: RawFd, level: libc::c_int, option: libc::c_int) -> io::Result<()> {
-    let on: libc::c_int = 1;
-    let length = size_of_val(&on) as libc::socklen_t;
+pub(super) fn switch_on(fd: RawFd, level: libc::c_int, option: libc::c_int) -> io::Result<()> {
+    set(fd, level, option, 1)
+}
+
+pub(super) fn set(fd: RawFd, level: libc::c_int, option: libc::c_int, value: libc::c_int) -> io::Result<()> {
+    let length = size_of_val(&value) as libc::socklen_t;
     // SAFETY: the socket is open, and the value is an initialised int of the stated size.
-    let status = unsafe { libc::setsockopt(fd, level, option, (&raw const on).cast(), length) };
+    let status = unsafe { libc::setsockopt(fd, level, option, (&raw const value).cast(), length) };
     if status == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }

@@ -136,7 +136,7 @@ fn another_kind_of_map_is_an_error() {
 #[test]
 fn a_connection_that_is_picked_is_reset_at_both_ends_and_no_other() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let mut pair = || {
+    let pair = || {
         let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         client.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
         (client, listener.accept().unwrap().0)

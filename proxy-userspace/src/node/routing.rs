@@ -141,24 +141,33 @@ impl Tables {
         Err(io::Error::new(io::ErrorKind::AlreadyExists, text))
     }
 
+    /// Removing a leftover that says less than our rules may remove one of those in its place, so it is looked at again.
     fn ensure_rules(&self) -> io::Result<bool> {
-        let wanted = [self.rule(&[Attribute::IpProtocol(IpProtocol::Tcp)]), self.rule(&datagrams())];
+        let mut any = false;
+        while self.correct_rules()? {
+            any = true;
+        }
+        Ok(any)
+    }
+
+    /// Adds what is missing and removes what is not ours as it is; true when there was any.
+    fn correct_rules(&self) -> io::Result<bool> {
         let mut leftovers = self.our_rules()?;
         let mut missing = Vec::new();
-        for rule in wanted {
+        for rule in [self.rule(&[Attribute::IpProtocol(IpProtocol::Tcp)]), self.rule(&datagrams())] {
             match leftovers.iter().position(|found| is_same_rule(found, &rule)) {
                 Some(place) => drop(leftovers.swap_remove(place)),
                 None => missing.push(rule),
             }
         }
-        let changes = !missing.is_empty() || !leftovers.is_empty();
-        for rule in missing {
-            self.netlink.change(Message::NewRule(rule), NLM_F_CREATE | NLM_F_EXCL)?;
-        }
+        let any = !missing.is_empty() || !leftovers.is_empty();
         for leftover in leftovers {
             self.netlink.change(Message::DelRule(leftover), 0)?;
         }
-        Ok(changes)
+        for rule in missing {
+            self.netlink.change(Message::NewRule(rule), NLM_F_CREATE | NLM_F_EXCL)?;
+        }
+        Ok(any)
     }
 
     fn ensure_route(&self) -> io::Result<bool> {

@@ -11,7 +11,7 @@ use std::{
 };
 
 use super::{
-    Problems, Settings,
+    Problems, Settings, anywhere,
     claims::Claims,
     cluster::{Clusters, Pool},
     gateway,
@@ -20,13 +20,14 @@ use super::{
     policy::{Policies, Rules},
     registry::{Registry, Touched},
     rules::Bindings,
+    tallies::Tallies,
     units::Units,
     verdict::{Draft, Edge, Mesh},
     vip,
     workload::Rank,
 };
 use crate::{
-    Host, Listener, Map, Snapshot,
+    Host, Listener, Lookup, Map, Snapshot,
     istio::{Problem, Resources, names, order},
 };
 
@@ -45,6 +46,8 @@ pub struct Compiler {
     hosts: Map<String, Host>,
     gateways: Map<SocketAddr, Arc<Listener>>,
     mesh: Mesh,
+    tallies: Tallies,
+    lookups: Map<String, Lookup>,
     ledger: Ledger,
 }
 
@@ -58,6 +61,10 @@ struct Changes {
     /// Hosts, also wildcards, whose VirtualServices changed.
     bound: BTreeSet<String>,
     gateways: bool,
+    /// ServiceEntries changed.
+    entries: bool,
+    /// Ports at any address, of which somebody changed.
+    anywhere: BTreeSet<u16>,
     /// A host came or went.
     peopled: bool,
     /// Somebody claims other addresses than before, or with another right.
@@ -89,6 +96,7 @@ impl Compiler {
         let mut changes = self.take_in(resources);
         self.registry.settle(&changes.touched, settings, &mut self.ledger);
         self.compare(&mut changes);
+        self.count(&mut changes);
         self.place(&changes);
         let units = self.affected(&changes);
         self.report_idle(&changes);
@@ -105,6 +113,9 @@ impl Compiler {
             gateways: self.gateways.clone(),
             clusters: self.pool.made().clone(),
             hosts: self.hosts.clone(),
+            http_ports: self.tallies.http_ports(),
+            lookups: self.lookups.clone(),
+            datagrams: self.tallies.datagrams(),
             ..Snapshot::default()
         };
         (snapshot, self.ledger.all())
@@ -143,7 +154,10 @@ impl Compiler {
         }
         let touched = &mut changes.touched;
         registry.edit_services(order::follow(&mut known.services, &resources.services), domain, touched);
-        registry.edit_entries(order::follow(&mut known.service_entries, &resources.service_entries), touched);
+        let edits = order::follow(&mut known.service_entries, &resources.service_entries);
+        changes.entries = !edits.is_empty();
+        registry.edit_entries(edits, touched);
+        registry.edit_names(&resources.resolved, touched);
         let pods = order::follow(&mut known.pods, &resources.pods).into_iter();
         let pods = pods.map(|(before, after)| (before.map(Rank::Pod), after.map(Rank::Pod)));
         let entries = order::follow(&mut known.workload_entries, &resources.workload_entries).into_iter();
@@ -170,6 +184,18 @@ impl Compiler {
             !now(host).zip(before.as_ref()).is_some_and(|(now, before)| now.claims_like(before))
         };
         changes.moved = changes.peopled || changes.touched.iter().any(is_moved);
+    }
+
+    /// Keeps up to date what all hosts together come to.
+    fn count(&mut self, changes: &mut Changes) {
+        for (host, before) in &changes.touched {
+            let after = self.registry.get(host);
+            let ports = self.tallies.edit(host, before.as_deref(), after.map(|entry| &**entry));
+            changes.anywhere.extend(ports);
+        }
+        if changes.entries {
+            self.lookups.assign(self.registry.lookups(), |one, other| one == other);
+        }
     }
 
     /// Gives hosts their addresses.
@@ -202,6 +228,7 @@ impl Compiler {
             let hosts = self.registry.overlapping(pattern);
             units.extend(hosts.map(|host| Unit::Listeners(host.to_owned())));
         }
+        units.extend(changes.anywhere.iter().map(|port| Unit::Anywhere(*port)));
         if changes.gateways || !changes.bound.is_empty() || !self.begun {
             units.insert(Unit::Gateways);
         }
@@ -224,7 +251,7 @@ impl Compiler {
 
     /// Does `units` again: new listeners of hosts, and whether the edge changed.
     fn redo(&mut self, units: BTreeSet<Unit>) -> (BTreeMap<String, Vec<Draft>>, bool) {
-        let Self { registry, rules, bindings, settings, pool, ledger, .. } = self;
+        let Self { registry, rules, bindings, settings, pool, ledger, tallies, .. } = self;
         for unit in &units {
             pool.release(&self.units.take(unit));
         }
@@ -237,6 +264,13 @@ impl Compiler {
                 Unit::Listeners(host) => {
                     let new = mesh::drafts(host, bindings, &mut clusters, &mut problems);
                     drafts.insert(host.clone(), new);
+                }
+                Unit::Anywhere(port) => {
+                    if tallies.ports().any(|one| one == *port) {
+                        let hosts = tallies.hosts(*port);
+                        let new = anywhere::draft(*port, hosts, bindings, &mut clusters, &mut problems);
+                        drafts.insert(anywhere::pseudonym(*port), vec![new]);
+                    }
                 }
                 _ => gateway::follow(
                     &self.known.gateways,
@@ -256,7 +290,7 @@ impl Compiler {
 
     fn claims(&mut self) -> Claims {
         let mut problems = Problems::default();
-        let claims = Claims::new(&self.registry, &self.hosts, &mut problems);
+        let claims = Claims::new(&self.registry, &self.hosts, &self.tallies, &mut problems);
         self.ledger.set(Unit::Claims, problems);
         claims
     }

@@ -4,6 +4,7 @@
 //! listener of the mesh, each bound server of a Gateway a listener of the edge. Pure and deterministic: what
 //! must stay as it was comes in as the previous snapshot.
 
+mod anywhere;
 mod blocks;
 mod claims;
 mod cluster;
@@ -16,8 +17,10 @@ mod mesh;
 mod policy;
 mod protocol;
 mod registry;
+mod resolution;
 mod rules;
 mod selection;
+mod tallies;
 mod traffic;
 mod units;
 mod verdict;

@@ -151,7 +151,8 @@ pub(crate) fn is_own(netns_cookie: u64, address: &[u8; 16]) -> bool {
 /// Whether packets of `protocol` may leave to `destination`.
 #[inline(always)]
 pub(crate) fn has_way(protocol: u8, destination: &Destination) -> bool {
-    WAYS.get(Key::new(Way::BITS, Way::to(protocol, destination.port, destination.address))).is_some()
+    let key = Key::new(Way::BITS, Way::to(protocol, destination.port, destination.address));
+    WAYS.get(key).is_some_and(|bits| is_meant(*bits + ANY6 - Way::PORT_BITS, &destination.address))
 }
 
 /// The slot at this place.

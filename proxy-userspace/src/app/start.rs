@@ -20,7 +20,7 @@ use crate::{
     metrics::Metrics,
     node::Steering,
     proxy::{AccessLog, Context, Workers, access_log::Format},
-    settings::{Datapath, Overflow, Settings},
+    settings::{Blocked, Datapath, Overflow, Settings},
 };
 
 /// Kubernetes' name for the end of every service name.
@@ -98,6 +98,8 @@ pub(super) fn istio(settings: &Settings) -> istio::Settings {
         locality: settings.locality.clone(),
         steer_all: settings.datapath == Datapath::Steer,
         overflow_closes: settings.overflow == Overflow::Close,
+        root_namespace: settings.egress.root_namespace.clone(),
+        egress_refuses: settings.egress.egress_blocked == Blocked::Refuse,
     }
 }
 

@@ -14,7 +14,7 @@ use super::{
     Problems, Settings, anywhere,
     claims::Claims,
     cluster::{Clusters, Pool},
-    gateway,
+    egress, gateway,
     ledger::{Ledger, Unit},
     mesh,
     policy::{Policies, Rules},
@@ -27,7 +27,7 @@ use super::{
     workload::Rank,
 };
 use crate::{
-    Host, Listener, Lookup, Map, Snapshot,
+    Egress, Host, Listener, Lookup, Map, Snapshot,
     istio::{Problem, Resources, names, order},
 };
 
@@ -48,6 +48,7 @@ pub struct Compiler {
     mesh: Mesh,
     tallies: Tallies,
     lookups: Map<String, Lookup>,
+    egress: Egress,
     ledger: Ledger,
 }
 
@@ -65,6 +66,8 @@ struct Changes {
     entries: bool,
     /// Ports at any address, of which somebody changed.
     anywhere: BTreeSet<u16>,
+    /// Sidecars or the mesh's own settings.
+    egress: bool,
     /// A host came or went.
     peopled: bool,
     /// Somebody claims other addresses than before, or with another right.
@@ -90,6 +93,7 @@ impl Compiler {
         previous: &Snapshot,
         settings: &Settings,
     ) -> (Snapshot, Arc<[Problem]>) {
+        let settings = &*egress::settings(resources, settings);
         if !self.follows(previous, settings) {
             *self = Self::after(previous, settings);
         }
@@ -105,6 +109,7 @@ impl Compiler {
         let edge = Edge { gateways: &self.gateways, changed };
         self.mesh.settle(claims, drafts, &edge, settings);
         self.pool.sweep(&mut self.ledger);
+        self.police(&changes, resources, settings);
         self.begun = true;
         let snapshot = Snapshot {
             generation: previous.generation,
@@ -116,7 +121,7 @@ impl Compiler {
             http_ports: self.tallies.http_ports(),
             lookups: self.lookups.clone(),
             datagrams: self.tallies.datagrams(),
-            ..Snapshot::default()
+            egress: self.egress.clone(),
         };
         (snapshot, self.ledger.all())
     }
@@ -166,6 +171,9 @@ impl Compiler {
         let edits = order::follow(&mut known.destination_rules, &resources.destination_rules);
         rules.edit(edits, domain, &mut changes.ruled);
         changes.gateways = !order::follow(&mut known.gateways, &resources.gateways).is_empty();
+        let sidecars = !order::follow(&mut known.sidecars, &resources.sidecars).is_empty();
+        changes.egress =
+            !order::follow(&mut known.config_maps, &resources.config_maps).is_empty() || sidecars;
         let edits = order::follow(&mut known.virtual_services, &resources.virtual_services);
         if !edits.is_empty() {
             let edited = edits.into_iter().flat_map(|(before, after)| before.into_iter().chain(after));
@@ -225,8 +233,11 @@ impl Compiler {
             units.extend(self.units.using(host).cloned());
         }
         for pattern in &changes.bound {
-            let hosts = self.registry.overlapping(pattern);
-            units.extend(hosts.map(|host| Unit::Listeners(host.to_owned())));
+            for host in self.registry.overlapping(pattern) {
+                let ports = self.registry.get(host).into_iter().flat_map(|entry| entry.anywhere());
+                units.extend(ports.map(|port| Unit::Anywhere(port.number)));
+                units.insert(Unit::Listeners(host.to_owned()));
+            }
         }
         units.extend(changes.anywhere.iter().map(|port| Unit::Anywhere(*port)));
         if changes.gateways || !changes.bound.is_empty() || !self.begun {
@@ -286,6 +297,15 @@ impl Compiler {
         }
         found.into_iter().for_each(|(unit, problems)| ledger.set(unit, problems));
         (drafts, !self.gateways.is_same(&before))
+    }
+
+    /// Says who may leave.
+    fn police(&mut self, changes: &Changes, resources: &Resources, settings: &Settings) {
+        if changes.egress || !self.begun {
+            let mut problems = Problems::default();
+            self.egress = egress::policies(resources, settings, &mut problems);
+            self.ledger.set(Unit::Egress, problems);
+        }
     }
 
     fn claims(&mut self) -> Claims {

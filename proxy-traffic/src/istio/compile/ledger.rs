@@ -26,6 +26,8 @@ pub(super) enum Unit {
     Claims,
     /// VirtualServices of hosts that are not there.
     IdleBindings,
+    /// The egress policies.
+    Egress,
     /// The edge.
     Gateways,
     /// One cluster.

@@ -10,7 +10,7 @@ use std::{
 
 use proxy_common::Destination;
 use proxy_traffic::{
-    Cluster, Endpoint, Error, Flag, Permit, Route,
+    Cluster, Endpoint, Error, Flag, Flow, Permit, Route, Sniffed,
     balance::{self, Picked},
     outlier::Outcome,
 };
@@ -49,6 +49,8 @@ pub enum Cause {
     Unresolved,
     /// The cluster's limit is reached.
     Overflow,
+    /// It asked for names, and the daemon answered itself.
+    Names,
     /// The daemon stopped before the connection did.
     Drain,
 }
@@ -72,6 +74,7 @@ impl Cause {
             Self::EgressDenied => "egress_denied",
             Self::Unresolved => "unresolved",
             Self::Overflow => "overflow",
+            Self::Names => "names",
             Self::Drain => "drain",
         }
     }
@@ -161,6 +164,16 @@ impl Ends {
     }
 }
 
+/// What only connections have that were listened to.
+#[derive(Default)]
+struct Heard {
+    /// The name that the client said.
+    name: Option<Box<str>>,
+    is_http: bool,
+    /// The address that the name was found to have.
+    endpoint: Option<SocketAddr>,
+}
+
 /// One connection's books. Kept small: an idle connection has one.
 pub(super) struct Record {
     entrance: Rc<Entrance>,
@@ -171,6 +184,7 @@ pub(super) struct Record {
     series: Option<Arc<Series>>,
     /// Its place within the cluster's limit, if there is one.
     permit: Option<Permit>,
+    heard: Option<Box<Heard>>,
     sent: u64,
     received: u64,
     place: Place,
@@ -191,6 +205,7 @@ impl Record {
             cluster: None,
             series: None,
             permit: None,
+            heard: None,
             sent: 0,
             received: 0,
             place: Place::NOBODY,
@@ -214,6 +229,26 @@ impl Record {
 
     pub(super) fn destination(&self) -> SocketAddr {
         self.ends.unpack(self.ends.destination)
+    }
+
+    /// The connection as rules see it.
+    pub(super) fn flow<'a>(&self, entrance: &'a Entrance, sniffed: &'a Sniffed) -> Flow<'a> {
+        let Entrance { owner, .. } = entrance;
+        let (source, destination) = (self.source(), self.destination());
+        Flow { door: owner.door, workload: &owner.workload, source, destination, sniffed }
+    }
+
+    /// What the client said first.
+    pub(super) fn heard(&mut self, sniffed: &Sniffed) {
+        if *sniffed != Sniffed::Nothing {
+            let (name, is_http) = (sniffed.name().map(Box::from), matches!(sniffed, Sniffed::Http(_)));
+            self.heard = Some(Box::new(Heard { name, is_http, endpoint: None }));
+        }
+    }
+
+    /// The name that the client said leads here.
+    pub(super) fn found(&mut self, endpoint: SocketAddr) {
+        self.heard.get_or_insert_default().endpoint = Some(endpoint);
     }
 
     /// The rules chose `cluster`; without a `route` nobody claimed the destination.
@@ -263,10 +298,30 @@ impl Record {
     pub(super) fn failed(&mut self, error: &Error) {
         self.flag = error.flag();
         self.cause = error.into();
+        if self.cause == Cause::EgressDenied {
+            let Entrance { context, owner, .. } = &*self.entrance;
+            context.metrics.egress_blocked(&owner.workload, Some(self.destination()), "tcp", "close");
+        }
         if error.is_endpoints() {
             self.report(Outcome::Failed { run: None });
         }
         tracing::debug!(source = %self.source(), destination = %self.destination(), %error, "connection not served");
+    }
+
+    /// The daemon itself was asked for names.
+    pub(super) fn served_names(&mut self) {
+        self.cause = Cause::Names;
+    }
+
+    /// Why the connection ends, and whether its client speaks HTTP.
+    pub(super) fn end(&self) -> (Cause, bool) {
+        (self.cause, self.heard.as_ref().is_some_and(|heard| heard.is_http))
+    }
+
+    /// The daemon itself said so many bytes to the client, after it took so many.
+    pub(super) fn answered(&mut self, received: u64, sent: u64) {
+        self.count_open();
+        self.moved(received, sent);
     }
 
     /// Tells outlier detection.
@@ -285,7 +340,8 @@ impl Record {
 
     fn endpoint_address(&self) -> Option<SocketAddr> {
         if self.place == Place::ORIGINAL_DESTINATION {
-            return Some(self.destination());
+            let found = self.heard.as_ref().and_then(|heard| heard.endpoint);
+            return found.or_else(|| Some(self.destination()));
         }
         self.endpoint().map(|endpoint| endpoint.address)
     }
@@ -318,6 +374,7 @@ impl Record {
             flag: self.flag,
             cause: self.cause,
             path: "proxy",
+            server_name: self.heard.as_ref().and_then(|heard| heard.name.clone()),
         }
     }
 }
@@ -346,7 +403,7 @@ mod tests {
 
     #[test]
     fn a_record_stays_small() {
-        assert!(size_of::<Record>() <= 112, "{} bytes", size_of::<Record>());
+        assert!(size_of::<Record>() <= 120, "{} bytes", size_of::<Record>());
     }
 
     #[test]

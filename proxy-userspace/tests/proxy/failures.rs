@@ -62,6 +62,10 @@ fn a_socket_that_cannot_be_opened_is_uf() {
         fn socket(&self, _: Family) -> io::Result<OwnedFd> {
             Err(io::Error::other("out of sockets"))
         }
+
+        fn datagram(&self, family: Family) -> io::Result<OwnedFd> {
+            self.socket(family)
+        }
     }
     let proxy = Proxy::with(vec![(1, one("", nobody()))], false, Arc::new(Broken));
     expect(&proxy, "UF,URX", "connect_failed");
@@ -118,6 +122,10 @@ impl Dial for OpensServer {
         let server = shared(self.0);
         thread::spawn(move || echo(server.accept().unwrap().0));
         PlainDial.socket(family)
+    }
+
+    fn datagram(&self, family: Family) -> io::Result<OwnedFd> {
+        PlainDial.datagram(family)
     }
 }
 

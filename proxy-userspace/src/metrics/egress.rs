@@ -113,3 +113,42 @@ impl Collector for Blocked {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use crate::metrics::Metrics;
+
+    use super::*;
+
+    fn workload(name: &str) -> Arc<Workload> {
+        let (name, namespace) = (name.to_owned(), "shop".to_owned());
+        Arc::new(Workload { name, namespace, labels: std::collections::BTreeMap::new() })
+    }
+
+    #[test]
+    fn destinations_are_bounded() {
+        let (metrics, web, cart) = (Metrics::new(), workload("web"), workload("cart"));
+        for port in 0..1100 {
+            let destination = SocketAddr::from(([203, 0, 113, 1], port));
+            metrics.egress_blocked(&web, Some(destination), "tcp", "close");
+            metrics.egress_blocked(&web, Some(destination), "tcp", "close");
+        }
+        metrics.egress_blocked(&cart, Some(([203, 0, 113, 2], 1).into()), "udp", "refuse");
+        metrics.egress_blocked(&cart, None, "udp", "refuse");
+        let text = metrics.text().unwrap();
+        let lines: Vec<_> =
+            text.lines().filter(|line| line.starts_with("shunt_egress_blocked_total{")).collect();
+        let with = |text: &str| lines.iter().filter(|line| line.contains(text)).count();
+        assert_eq!((lines.len(), with("destination=\"203.0.113.1:")), (DESTINATIONS + 3, DESTINATIONS));
+        assert!(text.contains("destination=\"other\",protocol=\"tcp\",verdict=\"close\"} 200"), "{text}");
+        assert!(text.contains("destination=\"other\",protocol=\"udp\",verdict=\"refuse\"} 1"));
+        assert!(text.contains("destination=\"unknown\",protocol=\"udp\",verdict=\"refuse\"} 1"));
+        // Who leaves makes room.
+        metrics.forget(&web);
+        metrics.egress_blocked(&cart, Some(([203, 0, 113, 2], 1).into()), "udp", "refuse");
+        let text = metrics.text().unwrap();
+        assert!(text.contains("destination=\"203.0.113.2:1\"") && !text.contains("web"), "{text}");
+    }
+}

@@ -6,6 +6,7 @@
 mod acceptor;
 pub mod access_log;
 mod buffer;
+mod cause;
 mod clock;
 mod direction;
 mod farewell;
@@ -34,8 +35,8 @@ use tokio::net::TcpStream;
 
 pub use acceptor::Acceptor;
 pub use access_log::{AccessLog, Entry};
+pub use cause::Cause;
 pub use clock::now;
-pub use record::Cause;
 pub use upstream::{Dial, Family, PlainDial};
 pub use workers::{AcceptorHandle, Drained, Workers};
 

@@ -37,7 +37,7 @@ pub(super) async fn find(
             }
         }
     };
-    let port = port.unwrap_or(dialled.port());
+    let port = port.unwrap_or_else(|| dialled.port());
     choose(&addresses, dialled.ip(), |count| fastrand::usize(..count))
         .map(|address| SocketAddr::new(address, port))
         .map_err(|off_limits| match off_limits {

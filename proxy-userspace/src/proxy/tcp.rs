@@ -48,8 +48,8 @@ async fn reach(downstream: &mut TcpStream, record: &mut Record) -> Result<TcpStr
         target.endpoint = named::find(&target, port, &sniffed, record, downstream).await?;
         record.found(target.endpoint);
     }
-    if target.endpoint == record.entrance().owner.address {
-        // Our own listener: dialling it would come back here, for ever.
+    if record.is_ourselves(target.endpoint) {
+        // Dialling it would come back here, for ever.
         return Err(Error::NoRoute(target.endpoint));
     }
     upstream::connect(&target, record.dial(), downstream).await

@@ -1,8 +1,24 @@
 //! First bytes in tables, cut off everywhere, and broken at random.
 
+use proptest::{collection, prelude::*, sample};
+
 use super::*;
 
 const BOTH: Sniff = Sniff { tls: true, http: true };
+
+/// A hello as OpenSSL 3 sends it.
+const OPENSSL: &str = "\
+    1603010200010001fc0303aac4c5d3cd2ffe264eee6c4f3617e11f711ba36636cea5b6981dcb3705fd83ac20f0d34b4f\
+    9c5bd91c1cce5937fb22d503e59854e1580d7dc0288b61aec26623d80024130213031301c02cc030c02bc02fcca9cca8\
+    c024c028c023c027009f009e006b006700ff0100018f0000000e000c000009612e6578616d706c65000b000403000102\
+    000a00160014001d0017001e0019001801000101010201030104002300000010000e000c02683208687474702f312e31\
+    0016000000170000000d002a0028040305030603080708080809080a080b080408050806040105010601030303010302\
+    040205020602002b00050403040303002d00020101003300260024001d0020461a9dbbe2d55443f25bb1915004d89e00\
+    a13decdbbb587b004f09a981714023001500d20000000000000000000000000000000000000000000000000000000000\
+    000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000\
+    000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000\
+    000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000\
+    00000000000000000000000000000000000000000000000000000000000000000000000000";
 
 /// Bytes behind their length, in `width` bytes.
 fn block(width: usize, content: &[u8]) -> Vec<u8> {
@@ -55,6 +71,11 @@ fn huge(name: &str) -> Vec<Vec<u8>> {
     [vec![extension(51, &[5; 5000])], usual(name)].concat()
 }
 
+fn openssl() -> Vec<u8> {
+    let digit = |byte: &u8| char::from(*byte).to_digit(16).unwrap() as u8;
+    OPENSSL.as_bytes().chunks(2).map(|pair| digit(&pair[0]) << 4 | digit(&pair[1])).collect()
+}
+
 fn said(text: Option<&str>) -> Option<Box<str>> {
     text.map(Box::from)
 }
@@ -70,7 +91,8 @@ fn hellos_say_their_name_or_none() {
         records(&longer, LONG)
     };
     let then_alert = [&tls(&usual("a.example"))[..20], &[21, 3, 3, 0, 2, 1, 0]].concat();
-    let rows: [(&str, Vec<u8>, Option<&str>); 18] = [
+    let rows: [(&str, Vec<u8>, Option<&str>); 19] = [
+        ("OpenSSL's", openssl(), Some("a.example")),
         ("a plain one", tls(&usual("a.example")), Some("a.example")),
         ("in upper case, with a dot", tls(&usual("A.Example.")), Some("a.example")),
         ("beyond 4 KiB", tls(&huge("a.example")), Some("a.example")),
@@ -181,7 +203,12 @@ fn whole() -> Vec<Vec<u8>> {
         "POST http://a.example/ HTTP/1.1\nHost: b\n\n",
     ];
     let mut all: Vec<_> = requests.iter().map(|text| text.as_bytes().to_vec()).collect();
-    all.extend([tls(&usual("a.example")), tls(&huge("a.example")), records(&hello(&usual("a.example")), 7)]);
+    all.extend([
+        openssl(),
+        tls(&usual("a.example")),
+        tls(&huge("a.example")),
+        records(&hello(&usual("a.example")), 7),
+    ]);
     all
 }
 
@@ -196,33 +223,47 @@ fn every_beginning_needs_more() {
     }
 }
 
-/// Says nothing of its own, and never panics: what was found stays found when more comes.
-#[test]
-fn broken_bytes_break_nothing() {
-    let seed = fastrand::u64(..);
-    println!("seed {seed}");
-    let mut random = fastrand::Rng::with_seed(seed);
-    let whole = whole();
-    for _ in 0..20_000 {
-        let mut bytes = random.choice(&whole).cloned().unwrap_or_default();
-        for _ in 0..random.usize(1..6) {
-            let place = random.usize(..bytes.len());
-            match random.u8(..4) {
-                0 => bytes[place] = random.u8(..),
-                1 => bytes.truncate(place.max(1)),
-                2 => bytes.insert(place, random.u8(..)),
-                _ => bytes[place] ^= 1 << random.u8(..8),
-            }
+/// One change to some bytes: what kind, where, and with what.
+fn edit(bytes: &mut Vec<u8>, (kind, place, byte): (u8, usize, u8)) {
+    let place = place % bytes.len().max(1);
+    match kind {
+        0 if place < bytes.len() => bytes[place] = byte,
+        1 if place < bytes.len() => bytes[place] ^= 1 << (byte % 8),
+        2 => bytes.truncate(place),
+        _ => bytes.insert(place, byte),
+    }
+}
+
+/// What was found stays found when more comes, and names are plain.
+fn check(bytes: &[u8], cut: usize) {
+    let (early, late) = (parse(&bytes[..cut % (bytes.len() + 1)], BOTH), parse(bytes, BOTH));
+    let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-_.".contains(&byte);
+    if let Parsed::Found(_) = early {
+        assert_eq!(early, late);
+    }
+    let (Parsed::Found(sniffed) | Parsed::NeedMore(sniffed)) = late;
+    assert!(sniffed.name().is_none_or(|name| name.len() <= 253 && name.bytes().all(plain)));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 10_000, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn broken_bytes_break_nothing(
+        bytes in sample::select(whole()),
+        edits in collection::vec((0..4_u8, any::<usize>(), any::<u8>()), 1..6),
+        cut: usize,
+    ) {
+        let mut bytes = bytes;
+        edits.into_iter().for_each(|one| edit(&mut bytes, one));
+        check(&bytes, cut);
+    }
+
+    #[test]
+    fn noise_says_nothing_odd(mut bytes in collection::vec(any::<u8>(), 0..200), tls: bool, cut: usize) {
+        if tls {
+            bytes.splice(..0, [22, 3, 1, 0, 180, 1, 0, 0, 170, 3, 3]);
         }
-        let cut = random.usize(..=bytes.len());
-        let (early, late) = (parse(&bytes[..cut], BOTH), parse(&bytes, BOTH));
-        if let Parsed::Found(sniffed) = early {
-            assert_eq!(Parsed::Found(sniffed), late, "{bytes:?} at {cut}");
-        }
-        let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-_.".contains(&byte);
-        let (Parsed::Found(sniffed) | Parsed::NeedMore(sniffed)) = late;
-        assert!(sniffed.name().is_none_or(|name| name.len() <= 253 && name.bytes().all(plain)));
-        let noise: Vec<u8> = (0..random.usize(..64)).map(|_| random.u8(..)).collect();
-        parse(&noise, BOTH);
+        check(&bytes, cut);
     }
 }

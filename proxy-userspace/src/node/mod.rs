@@ -14,6 +14,7 @@ mod namespace;
 mod netlink;
 pub mod routing;
 mod sockets;
+pub mod veth;
 mod wait;
 
 pub use connections::Connection;

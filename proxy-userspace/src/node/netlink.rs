@@ -31,6 +31,11 @@ impl Netlink {
         }
     }
 
+    /// What `question` asks for, which is one thing.
+    pub(super) fn get(&self, question: RouteNetlinkMessage) -> io::Result<Option<RouteNetlinkMessage>> {
+        Ok(self.exchange(question, NLM_F_ACK)?.pop())
+    }
+
     /// Has the kernel change something. `flags` are those beyond request and acknowledgement.
     pub(super) fn change(&self, order: RouteNetlinkMessage, flags: u16) -> io::Result<()> {
         self.exchange(order, NLM_F_ACK | flags).map(drop)

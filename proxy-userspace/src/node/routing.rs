@@ -22,6 +22,8 @@ use super::{Namespace, netlink::Netlink};
 
 /// `lo` is the first interface of every network namespace.
 const LOOPBACK: u32 = 1;
+/// How often rules are corrected before a kernel that shows others than it was given is let be.
+const ROUNDS: u32 = 4;
 /// Where name servers listen.
 const DNS: u16 = 53;
 
@@ -143,11 +145,12 @@ impl Tables {
 
     /// Removing a leftover that says less than our rules may remove one of those in its place, so it is looked at again.
     fn ensure_rules(&self) -> io::Result<bool> {
-        let mut any = false;
-        while self.correct_rules()? {
-            any = true;
+        for round in 0..ROUNDS {
+            if !self.correct_rules()? {
+                return Ok(round > 0);
+            }
         }
-        Ok(any)
+        Ok(true)
     }
 
     /// Adds what is missing and removes what is not ours as it is; true when there was any.

@@ -9,6 +9,8 @@
 mod bytes;
 #[path = "kernel/changes.rs"]
 mod changes;
+#[path = "kernel/datagrams.rs"]
+mod datagrams;
 #[path = "kernel/denier.rs"]
 mod denier;
 #[path = "kernel/direct.rs"]

@@ -21,7 +21,7 @@ use crate::{
     metrics::Metrics,
     node::Steering,
     proxy::{AccessLog, Context, Pending, Resolve, Workers, access_log::Format},
-    settings::{Datapath, Overflow, Settings},
+    settings::{Blocked, Datapath, Overflow, Settings},
 };
 
 /// Kubernetes' name for the end of every service name.
@@ -117,6 +117,8 @@ pub(super) fn istio(settings: &Settings) -> istio::Settings {
         locality: settings.locality.clone(),
         steer_all: settings.datapath == Datapath::Steer,
         overflow_closes: settings.overflow == Overflow::Close,
+        root_namespace: settings.egress.root_namespace.clone(),
+        egress_refuses: settings.egress.egress_blocked == Blocked::Refuse,
     }
 }
 

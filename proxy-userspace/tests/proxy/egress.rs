@@ -216,6 +216,15 @@ fn a_name_without_an_address_or_with_a_forbidden_one_leads_nowhere() {
     }
 }
 
+#[test]
+fn a_host_without_an_address_is_unavailable() {
+    let rules = vec![rule(&[], &["*"], cluster("", ClusterKind::Named(None)))];
+    let scene = Setting { rules, sniff: HTTP, ..Setting::default() }.start();
+    assert!(scene.says(REQUEST).starts_with(b"HTTP/1.1 503 Service Unavailable\r\n"));
+    let line = scene.proxy.line();
+    assert!(line.contains("response_flags=UH cause=unresolved"), "{line}");
+}
+
 /// Answers every question with "names".
 struct Answers;
 

@@ -14,7 +14,7 @@ use super::{
     Problems, Settings,
     claims::Claims,
     cluster::{Clusters, Pool},
-    gateway,
+    egress, gateway,
     ledger::{Ledger, Unit},
     mesh,
     policy::{Policies, Rules},
@@ -26,7 +26,7 @@ use super::{
     workload::Rank,
 };
 use crate::{
-    Host, Listener, Map, Snapshot,
+    Egress, Host, Listener, Map, Snapshot,
     istio::{Problem, Resources, names, order},
 };
 
@@ -45,6 +45,7 @@ pub struct Compiler {
     hosts: Map<String, Host>,
     gateways: Map<SocketAddr, Arc<Listener>>,
     mesh: Mesh,
+    egress: Egress,
     ledger: Ledger,
 }
 
@@ -58,6 +59,8 @@ struct Changes {
     /// Hosts, also wildcards, whose VirtualServices changed.
     bound: BTreeSet<String>,
     gateways: bool,
+    /// Sidecars or the mesh's own settings.
+    egress: bool,
     /// A host came or went.
     peopled: bool,
     /// Somebody claims other addresses than before, or with another right.
@@ -83,6 +86,7 @@ impl Compiler {
         previous: &Snapshot,
         settings: &Settings,
     ) -> (Snapshot, Arc<[Problem]>) {
+        let settings = &*egress::settings(resources, settings);
         if !self.follows(previous, settings) {
             *self = Self::after(previous, settings);
         }
@@ -97,6 +101,7 @@ impl Compiler {
         let edge = Edge { gateways: &self.gateways, changed };
         self.mesh.settle(claims, drafts, &edge, settings);
         self.pool.sweep(&mut self.ledger);
+        self.police(&changes, resources, settings);
         self.begun = true;
         let snapshot = Snapshot {
             generation: previous.generation,
@@ -105,6 +110,7 @@ impl Compiler {
             gateways: self.gateways.clone(),
             clusters: self.pool.made().clone(),
             hosts: self.hosts.clone(),
+            egress: self.egress.clone(),
             ..Snapshot::default()
         };
         (snapshot, self.ledger.all())
@@ -152,6 +158,9 @@ impl Compiler {
         let edits = order::follow(&mut known.destination_rules, &resources.destination_rules);
         rules.edit(edits, domain, &mut changes.ruled);
         changes.gateways = !order::follow(&mut known.gateways, &resources.gateways).is_empty();
+        let sidecars = !order::follow(&mut known.sidecars, &resources.sidecars).is_empty();
+        changes.egress =
+            !order::follow(&mut known.config_maps, &resources.config_maps).is_empty() || sidecars;
         let edits = order::follow(&mut known.virtual_services, &resources.virtual_services);
         if !edits.is_empty() {
             let edited = edits.into_iter().flat_map(|(before, after)| before.into_iter().chain(after));
@@ -252,6 +261,15 @@ impl Compiler {
         }
         found.into_iter().for_each(|(unit, problems)| ledger.set(unit, problems));
         (drafts, !self.gateways.is_same(&before))
+    }
+
+    /// Says who may leave.
+    fn police(&mut self, changes: &Changes, resources: &Resources, settings: &Settings) {
+        if changes.egress || !self.begun {
+            let mut problems = Problems::default();
+            self.egress = egress::policies(resources, settings, &mut problems);
+            self.ledger.set(Unit::Egress, problems);
+        }
     }
 
     fn claims(&mut self) -> Claims {

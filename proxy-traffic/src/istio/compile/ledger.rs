@@ -24,6 +24,8 @@ pub(super) enum Unit {
     Claims,
     /// VirtualServices of hosts that are not there.
     IdleBindings,
+    /// The egress policies.
+    Egress,
     /// The edge.
     Gateways,
     /// One cluster.

@@ -8,6 +8,7 @@ mod blocks;
 mod claims;
 mod cluster;
 mod compiler;
+mod egress;
 mod entry;
 mod gateway;
 mod ledger;
@@ -54,6 +55,10 @@ pub struct Settings {
     pub steer_all: bool,
     /// What is over a limit is accepted and closed where no annotation says otherwise; else `connect()` fails.
     pub overflow_closes: bool,
+    /// Namespace of the ConfigMap `istio`, and of the Sidecar that is everybody's.
+    pub root_namespace: String,
+    /// What REGISTRY_ONLY forbids fails in `connect()` where no annotation says otherwise; else it is accepted and closed.
+    pub egress_refuses: bool,
 }
 
 impl Default for Settings {
@@ -66,6 +71,8 @@ impl Default for Settings {
             locality: String::new(),
             steer_all: false,
             overflow_closes: false,
+            root_namespace: "istio-system".to_owned(),
+            egress_refuses: false,
         }
     }
 }

@@ -7,7 +7,7 @@ use proptest::{collection::vec, prelude::*};
 use super::{super::Compiler, *};
 
 /// Resources of a world so small that they meet: `@a`, `@b` and `@c` are small numbers, `N` a namespace, `T` a policy,
-/// `W` annotations, `H` a host.
+/// `W` annotations, `X` those of a policy, `H` a host.
 const RESOURCES: &[&str] = &[
     "{apiVersion: v1, kind: Service, metadata: {name: s@a, namespace: N, W}, spec: {clusterIP: 10.0.0.@b, selector: {app: a@b}, \
      ports: [{name: tcp, port: 8@c, targetPort: 80}]}}",
@@ -41,6 +41,12 @@ const RESOURCES: &[&str] = &[
     "{apiVersion: networking.istio.io/v1, kind: DestinationRule, metadata: {name: d@a, namespace: N}, spec: {host: s@b, T, subsets: [{name: u@c, labels: {app: a@b}}]}}",
     "{apiVersion: networking.istio.io/v1, kind: Gateway, metadata: {name: g@a, namespace: N}, spec: {selector: {istio: ingressgateway}, \
      servers: [{port: {number: 8@c, name: tcp, protocol: TCP}, hosts: ['*']}, {port: {number: 90, name: t, protocol: TCP}, hosts: ['*.test']}]}}",
+    "{apiVersion: networking.istio.io/v1, kind: Sidecar, metadata: {name: c@a, namespace: N, X}, spec: {workloadSelector: {labels: {app: a@b}}, \
+     outboundTrafficPolicy: {mode: REGISTRY_ONLY}}}",
+    "{apiVersion: networking.istio.io/v1, kind: Sidecar, metadata: {name: c@a, namespace: N, X}, spec: {outboundTrafficPolicy: {mode: ALLOW_ANY}}}",
+    "{apiVersion: networking.istio.io/v1, kind: Sidecar, metadata: {name: c@a, namespace: istio-system}, spec: {outboundTrafficPolicy: {mode: REGISTRY_ONLY}}}",
+    "{apiVersion: v1, kind: ConfigMap, metadata: {name: istio, namespace: istio-system, X}, data: {mesh: 'outboundTrafficPolicy: {mode: REGISTRY_ONLY}'}}",
+    "{apiVersion: v1, kind: ConfigMap, metadata: {name: istio, namespace: istio-system, X}, data: {mesh: 'connectTimeout: 1@cs'}}",
     "}{",
 ];
 
@@ -70,6 +76,12 @@ const ANNOTATIONS: &[&str] = &[
     "annotations: {shunt.dev/limit-scope: node}",
 ];
 
+const EGRESS: &[&str] = &[
+    "annotations: {}",
+    "annotations: {shunt.dev/egress-existing: close}",
+    "annotations: {shunt.dev/egress-blocked: refuse}",
+];
+
 /// One resource of the small world.
 fn any_resource() -> impl Strategy<Value = String> {
     let numbers = (1usize..3, 1usize..4, 0usize..3);
@@ -94,6 +106,8 @@ fn made(
     text = text.replace("hosts: [H", &format!("hosts: [{host}")).replace("host: H", &format!("host: {host}"));
     text = text.replace(" T,", &format!(" {policy},")).replace(" T}", &format!(" {policy}}}"));
     text = text.replace("namespace: N", &format!("namespace: n{namespace}"));
+    let egress = EGRESS[numbers[1] % EGRESS.len()];
+    let text = text.replace(" X}", &format!(" {egress}}}"));
     text.replace(" W}", &format!(" {annotations}}}")) + "\n---\n"
 }
 
@@ -120,6 +134,7 @@ fn same_where_alike<T: PartialEq>(old: Option<&Arc<T>>, new: &Arc<T>) -> bool {
 fn compare(before: &Snapshot, step: &Snapshot, whole: &Snapshot) -> Result<(), TestCaseError> {
     prop_assert_eq!(step.to_string(), whole.to_string());
     prop_assert_eq!(&step.hosts, &whole.hosts);
+    prop_assert_eq!(&step.egress, &whole.egress);
     prop_assert_eq!(&step.clusters, &whole.clusters);
     prop_assert_eq!(&step.listeners, &whole.listeners);
     prop_assert_eq!(&step.gateways, &whole.gateways);

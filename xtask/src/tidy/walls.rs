@@ -3,7 +3,7 @@
 use super::{Fault, Source, code};
 
 /// The daemon's rooms, which do not know each other.
-const SIBLINGS: [&str; 5] = ["source", "kernel", "node", "proxy", "admin"];
+const SIBLINGS: [&str; 6] = ["source", "kernel", "node", "proxy", "admin", "dns"];
 /// Who may use aya; proxy-common only says that its types are plain bytes.
 const AYA_ROOMS: [&str; 5] = [
     "proxy-ebpf/",

@@ -2,6 +2,7 @@
 
 mod answers;
 mod odd;
+mod served;
 
 use std::{collections::BTreeMap, net::IpAddr};
 
@@ -13,8 +14,11 @@ use proxy_traffic::{Host, Snapshot, Workload};
 
 use super::{Verdict, answer};
 
-/// The mesh that questions are about: name, addresses, who sees it.
-const MESH: &[(&str, &[&str], Option<&[&str]>)] = &[
+/// A host: name, addresses, who sees it.
+type Named = (&'static str, &'static [&'static str], Option<&'static [&'static str]>);
+
+/// The mesh that questions are about.
+const MESH: &[Named] = &[
     ("echo.default.svc.cluster.local", &["10.96.0.7"], None),
     ("dual.other.svc.cluster.local", &["10.96.0.8", "fd00:96::8"], None),
     ("six.default.svc.cluster.local", &["fd00:96::9"], None),

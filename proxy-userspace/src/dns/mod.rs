@@ -9,6 +9,7 @@ mod answer;
 mod forward;
 mod hosts;
 mod message;
+mod resolver;
 mod server;
 mod stream;
 #[cfg(test)]
@@ -25,6 +26,7 @@ use proxy_traffic::{Snapshot, Workload};
 use tokio::sync::Semaphore;
 
 pub use answer::{Verdict, answer};
+pub use resolver::{Error, Keeper, Resolver};
 pub use server::serve_datagrams;
 pub use stream::serve_stream;
 

@@ -85,6 +85,12 @@ impl Connect {
         field!(self, type_) == SOCK_STREAM && field!(self, protocol) == IPPROTO_TCP
     }
 
+    /// The protocol of its socket.
+    #[inline(always)]
+    pub(crate) fn protocol(&self) -> u32 {
+        field!(self, protocol)
+    }
+
     /// Where `connect4` wants to go.
     #[inline(always)]
     pub(crate) fn destination4(&self) -> Destination {

@@ -14,6 +14,7 @@ mod atomic;
 mod books;
 mod connect;
 mod direct;
+mod egress;
 mod ends;
 mod hunt;
 mod maps;
@@ -28,7 +29,7 @@ use aya_log_ebpf::debug;
 
 use proxy_common::{
     Counter, Destination, FailurePolicy, Verdict, Workload,
-    direct::{EventCause, Tracked},
+    direct::{EventCause, Listener, Tracked},
     limit,
 };
 use proxy_ebpf::is_v4_mapped;
@@ -36,6 +37,7 @@ use proxy_ebpf::is_v4_mapped;
 use crate::{
     connect::{Connect, below_cgroup, current_cgroup},
     direct::{Dial, Outcome},
+    egress::Fate,
     ends::Source,
 };
 
@@ -69,6 +71,44 @@ pub fn connect6(context: SockAddrContext) -> i32 {
             connect.listens6(workload.port6)
         }
     })
+}
+
+/// A datagram without a connection leaves over IPv4. The hook says which family: the address and the socket may say another.
+#[cgroup_sock_addr(sendmsg4)]
+pub fn sendmsg4(context: SockAddrContext) -> i32 {
+    let connect = Connect::new(context);
+    let netns_cookie = connect.netns_cookie();
+    let Some(workload) = maps::workload(netns_cookie) else { return PROCEED };
+    send(&connect, netns_cookie, workload, &connect.destination4())
+}
+
+/// The same over IPv6.
+#[cgroup_sock_addr(sendmsg6)]
+pub fn sendmsg6(context: SockAddrContext) -> i32 {
+    let connect = Connect::new(context);
+    let netns_cookie = connect.netns_cookie();
+    let Some(workload) = maps::workload(netns_cookie) else { return PROCEED };
+    send(&connect, netns_cookie, workload, &connect.destination6())
+}
+
+/// A socket is made.
+#[cgroup_sock(sock_create)]
+pub fn sock_create(context: SockContext) -> i32 {
+    let netns_cookie = egress::namespace_of(&context);
+    let Some(workload) = maps::workload(netns_cookie) else { return PROCEED };
+    if !is_captured(workload) || egress::may_make(netns_cookie, workload, &context) { PROCEED } else { FAIL }
+}
+
+/// The same, for the daemon's name service. A program of its own, since it must go when the daemon does: no policy depends on
+/// it, and names are to be found without Shunt then.
+#[cgroup_sock(sock_create)]
+pub fn mark_datagrams(context: SockContext) -> i32 {
+    if let Some(workload) = maps::workload(egress::namespace_of(&context))
+        && is_captured(workload)
+    {
+        egress::mark_datagrams(workload, &context);
+    }
+    PROCEED
 }
 
 /// An IPv4 socket is asked for its peer.
@@ -121,7 +161,10 @@ fn show_original(connect: &Connect, tracked: &Tracked, peer: &Destination, v4_on
 #[inline(always)]
 fn decide(dial: &Dial<'_>, listens: impl FnOnce(&Connect) -> bool) -> i32 {
     let Dial { connect, workload, destination, .. } = *dial;
-    if !connect.is_tcp() || !is_captured(workload) {
+    if !connect.is_tcp() {
+        return send(connect, dial.netns_cookie, workload, destination);
+    }
+    if !is_captured(workload) {
         return pass(connect, workload);
     }
     if let Some(tracked) = connect.tracked() {
@@ -130,13 +173,13 @@ fn decide(dial: &Dial<'_>, listens: impl FnOnce(&Connect) -> bool) -> i32 {
         }
         settle(connect, tracked);
     }
-    let Some(listener) = maps::listener(workload.scope, destination) else {
-        maps::count(Counter::Passed);
-        return pass(connect, workload);
+    // A copy: after a pointer into either map the verifier would go through all that follows twice, and the compiler would
+    // read late.
+    let listener = match maps::listener(workload.scope, destination) {
+        // SAFETY: a valid reference.
+        Some(listener) => unsafe { core::ptr::read_volatile(listener) },
+        None => Listener::default(),
     };
-    // SAFETY: a valid reference. A copy: after a pointer into either map the verifier would go through all that follows
-    // twice, and the compiler would read late.
-    let listener = unsafe { core::ptr::read_volatile(listener) };
     match listener.verdict {
         verdict if verdict == Verdict::Direct as u32 => match dial.route(&listener) {
             Outcome::Routed => pass(connect, workload),
@@ -146,11 +189,46 @@ fn decide(dial: &Dial<'_>, listens: impl FnOnce(&Connect) -> bool) -> i32 {
                 give_up(connect, workload)
             }
         },
-        verdict if verdict == Verdict::Pass as u32 => pass(connect, workload),
         verdict if verdict == Verdict::Refuse as u32 => refuse(connect),
+        // Also where there is no listener.
+        verdict if verdict == Verdict::Pass as u32 => unclaimed(dial, listens),
         _ if listens(connect) => steer(connect, workload, destination),
         _ => fail(connect, workload, destination),
     }
+}
+
+/// The verdict on a connect that no listener takes.
+#[inline(always)]
+fn unclaimed(dial: &Dial<'_>, listens: impl FnOnce(&Connect) -> bool) -> i32 {
+    let Dial { connect, workload, destination, .. } = *dial;
+    let closes = match egress::unclaimed(dial.netns_cookie, workload, destination) {
+        Fate::Refused => return refuse(connect),
+        Fate::Passes => {
+            maps::count(Counter::Passed);
+            return pass(connect, workload);
+        }
+        Fate::Closes => true,
+        Fate::Asks => false,
+    };
+    if listens(connect) {
+        steer(connect, workload, destination)
+    } else if closes {
+        fail(connect, workload, destination)
+    } else {
+        // Without a daemon a name server is asked as ever.
+        pass(connect, workload)
+    }
+}
+
+/// The verdict on a datagram, or on the connect of a socket that is not TCP's. Its mark, if it has one, is for questions to
+/// name servers and stays.
+#[inline(always)]
+fn send(connect: &Connect, netns_cookie: u64, workload: &Workload, destination: &Destination) -> i32 {
+    if !is_captured(workload) || egress::may_send(connect, netns_cookie, workload, destination) {
+        return PROCEED;
+    }
+    connect.refuse();
+    FAIL
 }
 
 /// Whether the calling task is one of the workload's and not the daemon, which shares its namespace.

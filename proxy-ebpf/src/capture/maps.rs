@@ -13,8 +13,10 @@ use aya_ebpf::{
 use proxy_common::{
     Counter, Destination, ListenerKey, Workload,
     direct::{Account, AccountKey, Cluster, Endpoint, Event, Listener, Slot, Tracked},
+    egress::{OwnAddress, Way, is_infrastructure},
     is_loopback,
 };
+use proxy_ebpf::is_v4_mapped;
 
 /// The daemon's own cgroup: what its tasks dial is never captured. Set at load.
 #[unsafe(no_mangle)]
@@ -27,6 +29,10 @@ static MARK: Global<u32> = Global::new(0);
 /// A record is written when a draw is at most this; 0: never. Set at load.
 #[unsafe(no_mangle)]
 static DIRECT_LOG: Global<u32> = Global::new(u32::MAX);
+
+/// Bits of the keys of `::/0` and `0.0.0.0/0`: scope, port, and what makes an address v4-mapped.
+const ANY6: u32 = 48;
+const ANY4: u32 = ANY6 + 96;
 
 /// Sizes are defaults: the daemon's settings override them at load.
 const LISTENERS_SIZE: u32 = 65_536;
@@ -41,6 +47,15 @@ static LISTENERS: HashMap<ListenerKey, Listener> =
 
 #[map]
 static RANGES: LpmTrie<ListenerKey, Listener> = LpmTrie::with_max_entries(LISTENERS_SIZE, BPF_F_NO_PREALLOC);
+
+/// Of each workload's namespace a few.
+const OWN_SIZE: u32 = 16_384;
+
+#[map]
+static OWN: HashMap<OwnAddress, u32> = HashMap::with_max_entries(OWN_SIZE, BPF_F_NO_PREALLOC);
+
+#[map]
+static WAYS: LpmTrie<Way, u32> = LpmTrie::with_max_entries(LISTENERS_SIZE, BPF_F_NO_PREALLOC);
 
 #[map]
 static SLOTS: Array<Slot> = Array::with_max_entries(4 * ENDPOINTS_SIZE, BPF_F_MMAPABLE);
@@ -79,7 +94,8 @@ pub(crate) fn workload(netns_cookie: u64) -> Option<&'static Workload> {
 }
 
 /// The listener for `destination` of workloads with this scope: exact before ranges, its own before everybody's, of
-/// ranges the longer. A loopback destination is only ever claimed exactly.
+/// ranges the longer. A loopback destination is only ever claimed exactly, and whoever claims any address does not mean the
+/// infrastructure.
 #[inline(always)]
 pub(crate) fn listener(scope: u32, destination: &Destination) -> Option<&'static Listener> {
     let key = |scope: u32| ListenerKey {
@@ -100,7 +116,8 @@ pub(crate) fn listener(scope: u32, destination: &Destination) -> Option<&'static
     if is_loopback(&destination.address) {
         return None;
     }
-    let range = |scope| RANGES.get(Key::new(ListenerKey::BITS, key(scope)));
+    let fits = |listener: &&Listener| is_meant(listener.bits, &destination.address);
+    let range = |scope| RANGES.get(Key::new(ListenerKey::BITS, key(scope))).filter(fits);
     let common = range(0);
     if scope == 0 {
         return common;
@@ -110,6 +127,32 @@ pub(crate) fn listener(scope: u32, destination: &Destination) -> Option<&'static
         (Some(own), _) => Some(own),
         (None, common) => common,
     }
+}
+
+/// Whether a range of so many bits means `address`, which it holds: `::/0` no IPv4 address, `0.0.0.0/0` and `::/0` none of the
+/// infrastructure.
+#[inline(always)]
+fn is_meant(bits: u32, address: &[u8; 16]) -> bool {
+    if bits > ANY4 {
+        return true;
+    }
+    let is_v4 = is_v4_mapped(address);
+    let is_any = bits == ANY6 || (is_v4 && bits == ANY4);
+    !(is_v4 && bits < ANY4) && !(is_any && is_infrastructure(address))
+}
+
+/// Whether `address` is one of the namespace's own.
+#[inline(always)]
+pub(crate) fn is_own(netns_cookie: u64, address: &[u8; 16]) -> bool {
+    // SAFETY: as in `workload`.
+    unsafe { OWN.get(OwnAddress { netns_cookie, address: *address }) }.is_some()
+}
+
+/// Whether packets of `protocol` may leave to `destination`.
+#[inline(always)]
+pub(crate) fn has_way(protocol: u8, destination: &Destination) -> bool {
+    let key = Key::new(Way::BITS, Way::to(protocol, destination.port, destination.address));
+    WAYS.get(key).is_some_and(|bits| is_meant(*bits + ANY6 - Way::PORT_BITS, &destination.address))
 }
 
 /// The slot at this place.

@@ -43,6 +43,20 @@ pub(crate) fn is_logged() -> bool {
     threshold != 0 && (threshold == u32::MAX || unsafe { bpf_get_prandom_u32() } <= threshold)
 }
 
+/// More than this, and what was denied is counted only: whoever sends denied datagrams by the million must not push other
+/// records out.
+const TOO_MUCH: u64 = 512 * 1024;
+
+/// Writes a record of something that was denied.
+#[inline(always)]
+pub(crate) fn denied(fill: impl FnOnce(&mut Event)) {
+    if maps::untold() > TOO_MUCH {
+        maps::count(Counter::RecordLost);
+    } else {
+        write(false, fill);
+    }
+}
+
 /// Writes a record, where it is to lie; `urgent` if somebody is to act on it.
 #[inline(always)]
 pub(crate) fn write(urgent: bool, fill: impl FnOnce(&mut Event)) {

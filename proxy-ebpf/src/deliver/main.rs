@@ -1,7 +1,7 @@
 //! `deliver`: steered packets, which a routing rule turned to `lo` with their destination intact, find the daemon's
-//! listener of their network namespace.
+//! listener of their network namespace, and questions to name servers its name socket.
 //!
-//! Whatever did not come in on `lo`, and whatever no listener claims, is none of our business and passes. A lookup
+//! Whatever did not come in on `lo`, and whatever is neither claimed nor to be closed, is none of our business and passes. A lookup
 //! does not see the mark, and a claimed address may be one of the machine's own: then its ordinary visitors come in on
 //! `lo` as well, the daemon's own dials among them. They are known by their source, see [`is_at_home`].
 
@@ -16,9 +16,12 @@ use aya_ebpf::{macros::sk_lookup, programs::SkLookupContext};
 use proxy_common::{Destination, is_loopback};
 use proxy_ebpf::{v4_mapped, words};
 
+use crate::maps::Door;
+
 /// `lo` is the first interface of every network namespace.
 const LOOPBACK: u32 = 1;
 const IPPROTO_TCP: u32 = 6;
+const IPPROTO_UDP: u32 = 17;
 const AF_INET6: u32 = 10;
 const SK_PASS: u32 = 1;
 
@@ -34,13 +37,22 @@ macro_rules! field {
 /// A packet looks for the socket that listens for it.
 #[sk_lookup]
 pub fn deliver(context: SkLookupContext) -> u32 {
-    if field!(context, ingress_ifindex) == LOOPBACK && field!(context, protocol) == IPPROTO_TCP {
-        let is_v6 = field!(context, family) == AF_INET6;
-        let destination = destination(&context, is_v6);
-        let source = source(&context, is_v6);
-        if !is_at_home(&source, &destination.address) && maps::is_steered(&destination) {
-            maps::hand_over(&context, is_v6);
+    let protocol = field!(context, protocol);
+    if field!(context, ingress_ifindex) != LOOPBACK || (protocol != IPPROTO_TCP && protocol != IPPROTO_UDP) {
+        return SK_PASS;
+    }
+    let is_v6 = field!(context, family) == AF_INET6;
+    let destination = destination(&context, is_v6);
+    let source = source(&context, is_v6);
+    if is_at_home(&source, &destination.address) {
+        return SK_PASS;
+    }
+    if protocol == IPPROTO_UDP {
+        if maps::is_asked(&destination) {
+            maps::hand_over(&context, Door::Names, is_v6);
         }
+    } else if maps::is_steered(&destination) {
+        maps::hand_over(&context, Door::Connections, is_v6);
     }
     SK_PASS
 }

@@ -1,15 +1,24 @@
-//! What is steered for anybody, and the daemon's two listeners in one network namespace.
+//! What is steered for anybody, and in one network namespace: the daemon's sockets, the machine's own addresses, and what
+//! else is steered there.
 
 use aya_ebpf::{
     bindings::BPF_F_NO_PREALLOC,
     macros::map,
-    maps::{HashMap, LpmTrie, SockMap, lpm_trie::Key},
+    maps::{Array, HashMap, LpmTrie, SockMap, lpm_trie::Key},
     programs::SkLookupContext,
 };
 use proxy_common::{Destination, Subnet, Verdict, is_loopback};
 
 /// The daemon creates these two once, for all namespaces, in the size that its settings say.
 const CLAIMS: u32 = 65_536;
+/// Addresses that one namespace may have, beyond which it is like any other's.
+const ADDRESSES: u32 = 256;
+/// Bits of [`FLAGS`]: what no listener claims is steered too, since it is to be closed.
+const STEERS_ALL: u32 = 1;
+/// Questions to name servers come to the daemon.
+const ANSWERS: u32 = 2;
+/// Where name servers listen.
+const DNS: [u8; 2] = 53_u16.to_be_bytes();
 
 #[map]
 static STEERED: HashMap<Destination, u32> = HashMap::with_max_entries(CLAIMS, BPF_F_NO_PREALLOC);
@@ -17,28 +26,63 @@ static STEERED: HashMap<Destination, u32> = HashMap::with_max_entries(CLAIMS, BP
 #[map]
 static STEERED_RANGES: LpmTrie<Subnet, u32> = LpmTrie::with_max_entries(CLAIMS, BPF_F_NO_PREALLOC);
 
-/// Index 0: IPv4, index 1: IPv6. An empty place means that the daemon has no listener of that family.
+/// The namespace's own addresses.
 #[map]
-static DOORS: SockMap = SockMap::with_max_entries(2, 0);
+static HOME: HashMap<[u8; 16], u32> = HashMap::with_max_entries(ADDRESSES, BPF_F_NO_PREALLOC);
 
-/// Whether `destination` is steered: its exact listener, else its longest prefix. A loopback destination is only ever
-/// claimed exactly: `0.0.0.0/0` is not meant to take a workload's own servers away.
+#[map]
+static FLAGS: Array<u32> = Array::with_max_entries(1, 0);
+
+/// Each door for IPv4, then for IPv6. An empty place means that the daemon has no such socket.
+#[map]
+static DOORS: SockMap = SockMap::with_max_entries(4, 0);
+
+/// One of the daemon's sockets in the namespace.
+#[derive(Clone, Copy)]
+pub(crate) enum Door {
+    /// Its listener.
+    Connections = 0,
+    /// Its socket for name queries.
+    Names = 2,
+}
+
+/// Whether a connection to `destination` is steered: its exact listener says it, else its longest prefix, else the policy of
+/// the namespace. A loopback destination is only ever claimed exactly, and so are the machine's own: ranges are not meant to
+/// take a workload's own servers away.
 #[inline(always)]
 pub(crate) fn is_steered(destination: &Destination) -> bool {
     // SAFETY: without preallocation an element is freed only after every running program has ended, so the
     // reference cannot come to mean another key.
-    let exact = unsafe { STEERED.get(destination) }.copied();
-    let verdict = match exact {
-        None if is_loopback(&destination.address) => None,
-        None => STEERED_RANGES.get(Key::new(Subnet::BITS, Subnet::from(*destination))).copied(),
-        exact => exact,
-    };
-    verdict == Some(Verdict::Steer as u32)
+    if let Some(verdict) = unsafe { STEERED.get(destination) } {
+        return *verdict == Verdict::Steer as u32;
+    }
+    if is_home(destination) {
+        return false;
+    }
+    let verdict = STEERED_RANGES.get(Key::new(Subnet::BITS, Subnet::from(*destination))).copied();
+    verdict == Some(Verdict::Steer as u32) || has(STEERS_ALL) || (has(ANSWERS) && destination.port == DNS)
 }
 
-/// Hands the packet to the daemon's listener of its family; without one it goes its own way.
+/// Whether a datagram to `destination` is a question that the daemon answers.
 #[inline(always)]
-pub(crate) fn hand_over(context: &SkLookupContext, is_v6: bool) {
+pub(crate) fn is_asked(destination: &Destination) -> bool {
+    destination.port == DNS && has(ANSWERS) && !is_home(destination)
+}
+
+/// Hands the packet to the daemon's socket of its family; without one it goes its own way.
+#[inline(always)]
+pub(crate) fn hand_over(context: &SkLookupContext, door: Door, is_v6: bool) {
     // A failure leaves the packet to the ordinary lookup, which is what this program does when in doubt.
-    let _ = DOORS.redirect_sk_lookup(context, u32::from(is_v6), 0);
+    let _ = DOORS.redirect_sk_lookup(context, door as u32 + u32::from(is_v6), 0);
+}
+
+#[inline(always)]
+fn is_home(destination: &Destination) -> bool {
+    // SAFETY: as in `is_steered`.
+    is_loopback(&destination.address) || unsafe { HOME.get(destination.address) }.is_some()
+}
+
+#[inline(always)]
+fn has(flag: u32) -> bool {
+    FLAGS.get(0).is_some_and(|flags| *flags & flag != 0)
 }

@@ -22,7 +22,7 @@ use super::{dial::InNamespace, direct::Direct};
 use crate::{
     admin::{Ask, Enrolment, WorkloadRow},
     cause::chain,
-    kernel::{self, Kernel},
+    kernel::{self, Doors, Kernel},
     metrics::Metrics,
     node::{Listeners, Namespace, Steering, cgroup, routing},
     proxy::{Acceptor, AcceptorHandle, Workers},
@@ -120,7 +120,10 @@ impl Workloads {
         let entry = self.entry(&extent, &listeners)?;
         let (families, cgroup_id) = (families(&listeners), entry.cgroup_id);
         let (v4, v6) = (listeners.v4.as_fd(), listeners.v6.as_ref().ok().map(|listener| listener.as_fd()));
-        self.kernel.enroll(extent.namespace.as_fd(), cookie, entry, workload.clone(), v4, v6)?;
+        let own = extent.namespace.own_addresses().context("cannot list the namespace's addresses")?;
+        self.kernel.set_own(cookie, &own)?;
+        let doors = Doors { v4, v6, dns4: None, dns6: None };
+        self.kernel.enroll(extent.namespace.as_fd(), cookie, entry, workload.clone(), &doors)?;
         self.direct.open(&extent.namespace, &workload);
         let dial = Arc::new(InNamespace(extent.namespace.clone()));
         let acceptors = Vec::new();

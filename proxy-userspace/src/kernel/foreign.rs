@@ -20,7 +20,10 @@ const EFFECTIVE: u32 = 1;
 const MOST: usize = 1024;
 
 /// The hooks that the datapath uses, by their number in linux/bpf.h.
-const HOOKS: [(u32, &str); 6] = [
+const HOOKS: [(u32, &str); 9] = [
+    (2, "sock_create"),
+    (14, "sendmsg4"),
+    (15, "sendmsg6"),
     (10, "connect4"),
     (11, "connect6"),
     (29, "getpeername4"),

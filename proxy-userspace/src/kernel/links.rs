@@ -22,7 +22,11 @@ use aya::{
 };
 use nix::libc;
 
-use super::{error::Error, objects::PROGRAMS, pins::PinFolder};
+use super::{
+    error::Error,
+    objects::{MARKING, PROGRAMS, WATCHERS},
+    pins::PinFolder,
+};
 
 /// The links in force, by cgroup.
 pub(super) struct Links {
@@ -130,7 +134,7 @@ impl Links {
         let program = capture.program_mut(name).ok_or(Error::Missing(name))?;
         let failed =
             |source| Error::Program { doing: format!("attaching to {}:", path.display()), name, source };
-        let Some(pins) = &mut self.pins else {
+        let Some(pins) = self.pins.as_mut().filter(|_| name != MARKING) else {
             return attach(program, cgroup).map(|link| Held::Plain { _link: link }).map_err(failed);
         };
         let pin = pins.link(name, inode);
@@ -152,7 +156,7 @@ impl Attached {
     /// New connections are nobody's business any more; open ones are seen to their end.
     fn stop_routing(self) -> Result<Self, Error> {
         let Self { inode, links } = self;
-        let (routing, links) = links.into_iter().partition(|(name, _)| name.starts_with("connect"));
+        let (routing, links) = links.into_iter().partition(|(name, _)| !WATCHERS.contains(name));
         Self { inode, links: routing }.let_go()?;
         Ok(Self { inode, links })
     }

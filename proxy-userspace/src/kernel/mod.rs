@@ -20,7 +20,7 @@ mod tables;
 
 use std::{
     collections::{BTreeSet, HashMap},
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     os::fd::BorrowedFd,
     path::PathBuf,
     sync::Arc,
@@ -32,7 +32,7 @@ use aya::{
     maps::{MapData, PerCpuArray},
 };
 use proxy_common::{
-    Counter,
+    Counter, Egress,
     direct::{Account, AccountKey, Event},
 };
 use proxy_traffic::{Cluster, Snapshot, Workload};
@@ -42,6 +42,7 @@ use self::{
     pins::PinFolder, tables::Tables,
 };
 pub use self::{
+    deliver::Doors,
     diagnose::Found,
     error::Error,
     foreign::Foreign,
@@ -117,13 +118,24 @@ impl Kernel {
         cookie: u64,
         entry: proxy_common::Workload,
         workload: Arc<Workload>,
-        v4: BorrowedFd<'_>,
-        v6: Option<BorrowedFd<'_>>,
+        doors: &Doors<'_>,
     ) -> Result<(), Error> {
-        let delivery = Delivery::attach(&mut self.shared, netns, v4, v6)?;
+        let mut delivery = Delivery::attach(&mut self.shared, netns, doors)?;
+        delivery.set_home(&self.tables.own(cookie))?;
+        delivery.steer_all(self.tables.policy(&workload) == Egress::Close)?;
         self.tables.enroll(cookie, entry, &workload, Instant::now())?;
         self.deliveries.insert(cookie, delivery);
         Ok(())
+    }
+
+    /// Makes `addresses` those that never leave the namespace `cookie`: no policy is about them. Best before it is enrolled; costs
+    /// nothing while they stay the same.
+    ///
+    /// # Errors
+    /// When the table is full or the kernel refuses.
+    pub fn set_own(&mut self, cookie: u64, addresses: &BTreeSet<IpAddr>) -> Result<(), Error> {
+        self.tables.set_own(cookie, addresses)?;
+        self.deliveries.get_mut(&cookie).map_or(Ok(()), |delivery| delivery.set_home(addresses))
     }
 
     /// Leaves a namespace alone from now on; one that is not known is no error. Connections that exist live on.
@@ -142,7 +154,17 @@ impl Kernel {
     /// # Errors
     /// When a table is full or the kernel refuses; what was in force before then still is.
     pub fn sync(&mut self, snapshot: &Arc<Snapshot>) -> Result<Synced, Error> {
-        self.tables.sync(snapshot, Instant::now())
+        // What is to be steered from now on finds somebody, and still does while that ends.
+        for (cookie, delivery) in &mut self.deliveries {
+            if self.tables.verdict(*cookie, &snapshot.egress) == Egress::Close {
+                delivery.steer_all(true)?;
+            }
+        }
+        let outcome = self.tables.sync(snapshot, Instant::now());
+        for (cookie, delivery) in &mut self.deliveries {
+            delivery.steer_all(self.tables.verdict(*cookie, &snapshot.egress) == Egress::Close)?;
+        }
+        outcome
     }
 
     /// Why the tables are not those of the last snapshot that was synced: what was in force before then still is. `None`:

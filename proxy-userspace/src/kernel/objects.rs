@@ -27,11 +27,36 @@ static DELIVER: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/d
 pub(super) const WORKLOADS: u32 = 4096;
 /// The programs of `capture`, in the order in which they are attached: whoever counts is there before anything is
 /// counted. They are detached the other way round.
-pub(super) const PROGRAMS: [&str; 6] =
-    ["getpeername4", "getpeername6", "sock_release", "sock_ops", "connect4", "connect6"];
+pub(super) const PROGRAMS: [&str; 10] = [
+    "getpeername4",
+    "getpeername6",
+    "sock_release",
+    "sock_ops",
+    "sock_create",
+    "sendmsg4",
+    "sendmsg6",
+    MARKING,
+    "connect4",
+    "connect6",
+];
+/// Those that see connections end: they stay until the last has.
+pub(super) const WATCHERS: [&str; 4] = ["getpeername4", "getpeername6", "sock_release", "sock_ops"];
+/// It goes with the daemon in any case: sockets that it marked ask the daemon for names.
+pub(super) const MARKING: &str = "mark_datagrams";
 /// The maps that outlive a daemon where pins are asked for. What is only counted, or told, begins anew.
-const PINNED: [&str; 9] =
-    ["WORKLOADS", "LISTENERS", "RANGES", "SLOTS", "CLUSTERS", "ENDPOINTS", "ACCOUNTS", "TRACKED", "LEASE"];
+const PINNED: [&str; 11] = [
+    "WORKLOADS",
+    "LISTENERS",
+    "RANGES",
+    "OWN",
+    "WAYS",
+    "SLOTS",
+    "CLUSTERS",
+    "ENDPOINTS",
+    "ACCOUNTS",
+    "TRACKED",
+    "LEASE",
+];
 /// The maps of steered destinations, which `deliver` asks: one for all namespaces.
 const STEERED: &str = "STEERED";
 const STEERED_RANGES: &str = "STEERED_RANGES";
@@ -96,6 +121,8 @@ pub(super) fn load_capture(settings: &KernelSettings, pins: Option<&Path>) -> Re
         .map_max_entries("WORKLOADS", sizes.workloads)
         .map_max_entries("LISTENERS", sizes.listeners)
         .map_max_entries("RANGES", sizes.listeners)
+        .map_max_entries("OWN", sizes.own())
+        .map_max_entries("WAYS", sizes.ways())
         .map_max_entries("SLOTS", sizes.slots())
         .map_max_entries("CLUSTERS", sizes.listeners)
         .map_max_entries("ENDPOINTS", sizes.endpoints)
@@ -124,6 +151,8 @@ pub(super) fn open(capture: &mut Ebpf, shared: &mut SharedMaps) -> Result<Opened
         workloads: take(capture, "WORKLOADS")?,
         listeners: take(capture, "LISTENERS")?,
         ranges: take(capture, "RANGES")?,
+        own: take(capture, "OWN")?,
+        ways: take(capture, "WAYS")?,
         slots: take(capture, "SLOTS")?,
         clusters: take(capture, "CLUSTERS")?,
         endpoints: take(capture, "ENDPOINTS")?,

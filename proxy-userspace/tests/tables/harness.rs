@@ -24,7 +24,7 @@ use proxy_traffic::{
     SteerReason, SubnetListener, Workload,
 };
 use shunt::{
-    kernel::{Found, Kernel, KernelSettings, LogLevel},
+    kernel::{Doors, Found, Kernel, KernelSettings, LogLevel},
     node::{Listeners, Namespace},
 };
 
@@ -111,7 +111,13 @@ impl Client {
         let workload = Workload { name: "client".to_owned(), namespace: "default".to_owned(), labels };
         let (netns, cookie) = (self.namespace.as_fd(), self.namespace.cookie());
         kernel
-            .enroll(netns, cookie, Default::default(), Arc::new(workload), listeners.v4.as_fd(), None)
+            .enroll(
+                netns,
+                cookie,
+                Default::default(),
+                Arc::new(workload),
+                &Doors { v4: listeners.v4.as_fd(), v6: None, dns4: None, dns6: None },
+            )
             .unwrap();
         self.listeners = Some(listeners);
     }

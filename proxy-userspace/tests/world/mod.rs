@@ -27,7 +27,7 @@ use nix::{
 use proxy_common::{FailurePolicy, Workload};
 use proxy_traffic::{Listener, Snapshot, SteerReason, SubnetListener};
 use shunt::{
-    kernel::{Kernel, KernelSettings, LogLevel},
+    kernel::{Doors, Kernel, KernelSettings, LogLevel},
     node::{Namespace, Steering, cgroup, routing},
 };
 use socket2::Socket;
@@ -268,7 +268,8 @@ fn enroll_in(
         namespace: "default".to_owned(),
         labels: labels.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
     });
-    kernel.enroll(netns, cookie, workload, about, listeners.v4.as_fd(), Some(v6.as_fd())).unwrap();
+    let doors = Doors { v4: listeners.v4.as_fd(), v6: Some(v6.as_fd()), dns4: None, dns6: None };
+    kernel.enroll(netns, cookie, workload, about, &doors).unwrap();
     [listeners.v4, v6]
 }
 

@@ -8,7 +8,7 @@ use std::{
 };
 
 use proxy_common::{Destination, Verdict};
-use proxy_traffic::WorkloadName;
+use proxy_traffic::{Egress, WorkloadName};
 
 use super::{
     super::{accounts::Accounts, error::Error},
@@ -41,6 +41,8 @@ impl Tables {
             scopes: Scopes::default(),
             places: HashMap::new(),
             scoped: HashSet::new(),
+            egress: Egress::default(),
+            guards_packets: false,
             last: None,
             postponed: None,
             settled,

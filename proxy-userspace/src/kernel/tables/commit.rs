@@ -5,7 +5,7 @@ use std::{
     time::Instant,
 };
 
-use proxy_common::{ListenerKey, Verdict, Workload};
+use proxy_common::{ListenerKey, Verdict};
 
 use super::{
     super::error::Error,
@@ -50,7 +50,7 @@ impl Tables {
             self.replaced(&mut batch.fresh, before, arms_region(&value), now);
         }
         let gone = self.take_places(std::mem::take(&mut batch.places), whole, now);
-        self.write_scopes()?;
+        self.write_workloads()?;
         self.retire(gone, now, synced)
     }
 
@@ -161,16 +161,6 @@ impl Tables {
             self.regions.release(arms_region(&listener), now);
         }
         Ok(removed.is_some())
-    }
-
-    /// Lets workloads look for listeners of their own, or not.
-    pub(super) fn write_scopes(&mut self) -> Result<(), Error> {
-        let scoped = !self.scoped.is_empty();
-        for (cookie, enrolled) in &self.scopes.enrolled {
-            let scope = if scoped { enrolled.scope } else { 0 };
-            self.maps.workloads.put(*cookie, Workload { scope, ..enrolled.entry })?;
-        }
-        Ok(())
     }
 }
 

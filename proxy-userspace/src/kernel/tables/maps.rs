@@ -4,6 +4,7 @@ use aya::maps::{HashMap as BpfHash, LpmTrie, MapData};
 use proxy_common::{
     Destination, ListenerKey, Subnet, Workload,
     direct::{self, AccountKey},
+    egress::{OwnAddress, Way},
 };
 
 use super::{
@@ -26,6 +27,8 @@ pub(in crate::kernel) struct Opened {
     pub(in crate::kernel) workloads: Hash<u64, Workload>,
     pub(in crate::kernel) listeners: Hash<ListenerKey, direct::Listener>,
     pub(in crate::kernel) ranges: Trie<ListenerKey, direct::Listener>,
+    pub(in crate::kernel) own: Hash<OwnAddress, u32>,
+    pub(in crate::kernel) ways: Trie<Way, u32>,
     pub(in crate::kernel) slots: aya::maps::Array<MapData, direct::Slot>,
     pub(in crate::kernel) clusters: Hash<u32, direct::Cluster>,
     pub(in crate::kernel) endpoints: Hash<u32, direct::Endpoint>,
@@ -38,13 +41,23 @@ pub(in crate::kernel) struct Opened {
 #[derive(Clone, Copy, Debug)]
 pub(in crate::kernel) struct Sizes {
     pub(in crate::kernel) workloads: u32,
-    /// Of `LISTENERS`, `RANGES`, `CLUSTERS`, `STEERED` and `STEERED_RANGES`.
+    /// Of `LISTENERS`, `RANGES`, `CLUSTERS`, `STEERED` and `STEERED_RANGES`; `WAYS` takes in every endpoint as well.
     pub(in crate::kernel) listeners: u32,
     /// Of `ENDPOINTS` and `ACCOUNTS`.
     pub(in crate::kernel) endpoints: u32,
 }
 
 impl Sizes {
+    /// Addresses that never leave their namespace: a few for each workload.
+    pub(in crate::kernel) fn own(&self) -> u32 {
+        self.workloads.saturating_mul(4)
+    }
+
+    /// Ways for so many listeners and endpoints.
+    pub(in crate::kernel) fn ways(&self) -> u32 {
+        self.endpoints.saturating_add(self.listeners)
+    }
+
     /// Slots for so many listeners and endpoints.
     pub(in crate::kernel) fn slots(&self) -> u32 {
         self.endpoints.saturating_mul(4)
@@ -56,6 +69,8 @@ pub(super) struct Maps {
     pub(super) workloads: Table<Hash<u64, Workload>>,
     pub(super) listeners: Table<Hash<ListenerKey, direct::Listener>>,
     pub(super) ranges: Table<Trie<ListenerKey, direct::Listener>>,
+    pub(super) own: Table<Hash<OwnAddress, u32>>,
+    pub(super) ways: Table<Trie<Way, u32>>,
     pub(super) slots: Slots,
     pub(super) clusters: Table<Hash<u32, direct::Cluster>>,
     pub(super) endpoints: Table<Hash<u32, direct::Endpoint>>,
@@ -72,10 +87,14 @@ impl Maps {
         let listeners = |name| About { name, size: sizes.listeners, flag: MAX_LISTENERS };
         let endpoints = About { name: "ENDPOINTS", size: sizes.endpoints, flag: MAX_ENDPOINTS };
         let workloads = About { name: "WORKLOADS", size: sizes.workloads, flag: FEWER_WORKLOADS };
+        let own = About { name: "OWN", size: sizes.own(), flag: FEWER_WORKLOADS };
+        let ways = About { name: "WAYS", size: sizes.ways(), flag: MAX_ENDPOINTS };
         let maps = Self {
             workloads: Table::open(opened.workloads, workloads)?,
             listeners: Table::open(opened.listeners, listeners("LISTENERS"))?,
             ranges: Table::open(opened.ranges, listeners("RANGES"))?,
+            own: Table::open(opened.own, own)?,
+            ways: Table::open(opened.ways, ways)?,
             slots: Slots::map(opened.slots)?,
             clusters: Table::open(opened.clusters, listeners("CLUSTERS"))?,
             endpoints: Table::open(opened.endpoints, endpoints)?,

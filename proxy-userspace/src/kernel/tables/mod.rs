@@ -8,6 +8,7 @@ mod batch;
 mod clusters;
 mod commit;
 mod diff;
+mod egress;
 mod health;
 mod look;
 mod maps;
@@ -24,7 +25,7 @@ use std::{
     time::Instant,
 };
 
-use proxy_traffic::{Cluster, Snapshot, Workload};
+use proxy_traffic::{Cluster, Egress, Snapshot, Workload};
 
 pub use self::clusters::EndpointOf;
 use self::{
@@ -82,6 +83,10 @@ pub(super) struct Tables {
     places: HashMap<Place, HeldPlace>,
     /// Those of them that stand for each class of workloads.
     scoped: HashSet<Place>,
+    /// Who may reach what no listener takes.
+    egress: Egress,
+    /// Whether `WAYS` has those of TCP too.
+    guards_packets: bool,
     /// What was synced last; `None`: the maps may hold anything.
     last: Option<Arc<Snapshot>>,
     /// What found no room, but may find it in a moment; or could not be written to its end.
@@ -99,7 +104,10 @@ pub(super) struct Tables {
 impl Tables {
     /// Makes the tables those of `snapshot`.
     pub(super) fn sync(&mut self, snapshot: &Arc<Snapshot>, now: Instant) -> Result<Synced, Error> {
-        let outcome = self.write(snapshot, now);
+        // First of all: what is forbidden from now on does not wait for room in a table.
+        self.egress.clone_from(&snapshot.egress);
+        let outcome = self.write_workloads().and_then(|()| self.write(snapshot, now));
+        let outcome = outcome.and_then(|synced| self.write_ways(snapshot).map(|()| synced));
         self.trouble = outcome.as_ref().err().map(ToString::to_string);
         outcome
     }
@@ -147,12 +155,14 @@ impl Tables {
             return Err(error);
         }
         let shown = if self.scoped.is_empty() { 0 } else { scope };
-        if let Err(error) = self.maps.workloads.put(cookie, proxy_common::Workload { scope: shown, ..entry })
-        {
+        let egress = self.egress.of(workload).verdict as u8;
+        let shown = proxy_common::Workload { scope: shown, egress, ..entry };
+        if let Err(error) = self.maps.workloads.put(cookie, shown) {
             self.leave(scope, now);
             return Err(error);
         }
-        if let Some(before) = self.scopes.enrolled.insert(cookie, Enrolled { entry, scope }) {
+        let enrolled = Enrolled { entry, workload: workload.clone(), scope };
+        if let Some(before) = self.scopes.enrolled.insert(cookie, enrolled) {
             self.leave(before.scope, now);
         }
         Ok(())
@@ -163,6 +173,7 @@ impl Tables {
         if let Some(before) = self.scopes.enrolled.get(&cookie) {
             let scope = before.scope;
             self.maps.workloads.remove(cookie)?;
+            self.forget_own(|key| key.netns_cookie == cookie)?;
             self.scopes.enrolled.remove(&cookie);
             self.idle.look_again();
             self.leave(scope, now);
@@ -179,6 +190,7 @@ impl Tables {
             self.maps.workloads.held.keys().filter(|cookie| !self.scopes.enrolled.contains_key(cookie));
         for cookie in strangers.copied().collect::<Vec<_>>() {
             self.maps.workloads.remove(cookie)?;
+            self.forget_own(|key| key.netns_cookie == cookie)?;
         }
         match self.last.take() {
             Some(last) => self.sync(&last, now).map(|_| ()),
@@ -233,6 +245,8 @@ impl Tables {
             fill(maps.workloads.about, maps.workloads.held.len()),
             fill(maps.listeners.about, maps.listeners.held.len()),
             fill(maps.ranges.about, maps.ranges.held.len()),
+            fill(maps.own.about, maps.own.held.len()),
+            fill(maps.ways.about, maps.ways.held.len()),
             fill(maps.slots_about(), self.regions.used() as usize),
             fill(maps.clusters.about, maps.clusters.held.len()),
             fill(maps.endpoints.about, maps.endpoints.held.len()),

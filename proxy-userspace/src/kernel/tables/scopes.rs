@@ -14,6 +14,7 @@ use super::plan::{self, Scope};
 pub(super) struct Enrolled {
     /// What the programs need to know; its scope is for [`Scopes`] to say.
     pub(super) entry: proxy_common::Workload,
+    pub(super) workload: Arc<Workload>,
     pub(super) scope: u32,
 }
 

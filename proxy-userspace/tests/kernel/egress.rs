@@ -1,15 +1,25 @@
 //! Connections that no listener takes, under each policy.
 
-use std::{collections::BTreeSet, io::ErrorKind, net::TcpListener};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io::ErrorKind,
+    net::TcpListener,
+    sync::Arc,
+};
 
 use proxy_common::{FailurePolicy, direct::Denied};
-use proxy_traffic::EgressVerdict::{Allow, Close, Refuse};
+use proxy_traffic::{
+    EgressPolicy, EgressScope,
+    EgressVerdict::{Allow, Close, Refuse},
+    Snapshot,
+};
+use shunt::node::routing;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::{
     NATIVE, STEERED, address,
     policy::{count, denied_as, enroll_with_names, inside, know_home, rules, serve, with, world},
-    world::{Greeter, PATIENCE, VIP, VIP6, World, await_local, disconnect, snapshot},
+    world::{Greeter, PATIENCE, VIP, VIP6, World, await_local, connect, disconnect, hear, snapshot},
 };
 
 /// Nobody claims these.
@@ -69,6 +79,13 @@ fn loopback_and_the_workloads_own_addresses_are_nobodys_business() {
             let _own = world.local_server(address);
             assert_eq!(world.who_answers(address), "local", "{verdict:?} {address}");
         }
+        let between = world.in_workload(|| {
+            let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+            socket.bind(&address("10.77.0.2:0")).unwrap();
+            socket.connect_timeout(&address("10.66.0.1:91"), PATIENCE).unwrap();
+            hear(&socket.into())
+        });
+        assert_eq!(between, "local at 10.66.0.1:91 from 10.77.0.2", "{verdict:?}");
         drop(any);
         let closed = world.dial("10.77.0.2:91").unwrap_err().kind();
         assert_eq!(closed, ErrorKind::ConnectionRefused, "by the kernel: nobody listens there any more");
@@ -101,6 +118,57 @@ fn a_policy_that_changes_holds_for_the_next_connection() {
             }
         }
     }
+}
+
+#[test]
+fn who_is_enrolled_later_meets_the_policy_too() {
+    let mut world = world(FailurePolicy::Open, Close, &[]);
+    world.enroll_work();
+    assert_eq!(world.who_answers(UNCLAIMED[0]), STEERED);
+    world.kernel_mut().sync(&rules(Refuse, &[])).unwrap();
+    world.enroll_work();
+    assert_refused(&world, UNCLAIMED[0]);
+}
+
+#[test]
+fn each_workload_has_the_policy_of_its_own_sidecar() {
+    let mut world = World::new(FailurePolicy::Open);
+    know_home(&mut world);
+    routing::install(&world.server, &world.steering).unwrap();
+    world.enroll_server(&[("app", "web")]);
+    let _visited = world.local_server("10.77.0.2:91");
+    let visit =
+        |world: &World| world.server.enter(|| connect("10.77.0.2:91").map(|stream| hear(&stream))).unwrap();
+    for (mesh, web) in [(Allow, Refuse), (Refuse, Allow), (Close, Refuse), (Refuse, Close), (Allow, Close)] {
+        let scope = EgressScope {
+            namespace: None,
+            labels: BTreeMap::from([("app".to_owned(), "web".to_owned())]),
+            policy: EgressPolicy { verdict: web, ..EgressPolicy::default() },
+        };
+        let mut rules = Snapshot::clone(&rules(mesh, &[]));
+        rules.egress.sidecars = vec![scope];
+        world.kernel_mut().sync(&Arc::new(rules)).unwrap();
+        match mesh {
+            Allow => assert_eq!(world.who_answers(UNCLAIMED[0]), NATIVE),
+            Close => assert_eq!(world.who_answers(UNCLAIMED[0]), STEERED),
+            Refuse => assert_refused(&world, UNCLAIMED[0]),
+        }
+        match web {
+            Allow => assert_eq!(visit(&world).unwrap(), "local at 10.77.0.2:91 from 10.77.0.1", "{mesh:?}"),
+            Close => assert_eq!(visit(&world).unwrap(), "steered at 10.77.0.2:91 from 10.77.0.1", "{mesh:?}"),
+            Refuse => assert_eq!(visit(&world).unwrap_err().kind(), ErrorKind::ConnectionRefused, "{mesh:?}"),
+        }
+    }
+}
+
+#[test]
+fn addresses_go_with_their_workload() {
+    let mut world = world(FailurePolicy::Open, Refuse, &[]);
+    let used = |world: &World| world.kernel().fill().iter().find(|fill| fill.table == "OWN").unwrap().used;
+    assert!(used(&world) >= 4, "two of lo, two of eth0");
+    let cookie = world.workload.cookie();
+    world.kernel_mut().unenroll(cookie).unwrap();
+    assert_eq!((used(&world), world.who_answers(UNCLAIMED[0])), (0, NATIVE.to_owned()));
 }
 
 #[test]

@@ -15,12 +15,20 @@ mod datagrams;
 mod denier;
 #[path = "kernel/direct.rs"]
 mod direct;
+#[path = "kernel/egress.rs"]
+mod egress;
 #[path = "kernel/ends.rs"]
 mod ends;
+#[path = "kernel/names.rs"]
+mod names;
 #[path = "kernel/picks.rs"]
 mod picks;
+#[path = "kernel/policy.rs"]
+mod policy;
 #[path = "kernel/routes.rs"]
 mod routes;
+#[path = "kernel/sockets.rs"]
+mod sockets;
 #[path = "kernel/stage.rs"]
 mod stage;
 mod world;

@@ -41,7 +41,8 @@ pub struct Packet {
 impl Wiretap {
     /// Listens at the interfaces of `place`.
     pub fn new(place: &Workload) -> Self {
-        let socket = place.enter(|| Socket::new(Domain::PACKET, Type::DGRAM, Some(Protocol::from(EVERYTHING))));
+        let socket =
+            place.enter(|| Socket::new(Domain::PACKET, Type::DGRAM, Some(Protocol::from(EVERYTHING))));
         let socket = socket.expect("listen to packets");
         socket.set_read_timeout(Some(Duration::from_millis(20))).expect("a deadline");
         socket.set_recv_buffer_size(8 << 20).expect("room for packets");

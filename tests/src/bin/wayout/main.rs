@@ -11,7 +11,7 @@ mod tcp;
 mod udp;
 mod uring;
 
-use std::io;
+use std::io::{self, Write as _};
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -87,19 +87,21 @@ const V4: [(&str, Way); 9] = [
 /// Ways that may not be there at all in this kernel, and one that no hook of a socket sees.
 const LAST: [(&str, Way); 2] = [("sctp", tcp::sctp), ("packet-frame", packets::frame)];
 
-fn main() {
+fn main() -> io::Result<()> {
     let cli = Cli::parse();
     let ways: Vec<_> = match (cli.given, cli.target) {
         (true, _) => vec![("given-socket", tcp::given as Way)],
         (_, IpAddr::V4(_)) => [&BOTH[..], &V4, &LAST].concat(),
         (_, IpAddr::V6(_)) => [&BOTH[..], &LAST].concat(),
     };
+    let mut out = io::stdout().lock();
     for (name, way) in ways {
         match way(&Target { cli: &cli, tag: format!("way {name};") }) {
-            Ok(()) => println!("{name} out"),
-            Err(error) => println!("{name} stopped {}", why(&error)),
+            Ok(()) => writeln!(out, "{name} out")?,
+            Err(error) => writeln!(out, "{name} stopped {}", why(&error))?,
         }
     }
+    Ok(())
 }
 
 /// In one word.

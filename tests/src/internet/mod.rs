@@ -21,7 +21,7 @@ use crate::server::Server;
 use crate::sweep::unique;
 
 /// The name server's addresses.
-pub const RESOLVERS: [&str; 2] = ["203.0.113.53", "2001:db8::53"];
+pub const RESOLVERS: [&str; 3] = ["203.0.113.53", "203.0.113.54", "2001:db8::53"];
 /// Where every address answers each line with itself and the line.
 pub const ECHO: u16 = 9000;
 /// Where every address speaks first: one line with itself and the client's address.

@@ -9,16 +9,26 @@
 mod bytes;
 #[path = "kernel/changes.rs"]
 mod changes;
+#[path = "kernel/datagrams.rs"]
+mod datagrams;
 #[path = "kernel/denier.rs"]
 mod denier;
 #[path = "kernel/direct.rs"]
 mod direct;
+#[path = "kernel/egress.rs"]
+mod egress;
 #[path = "kernel/ends.rs"]
 mod ends;
+#[path = "kernel/names.rs"]
+mod names;
 #[path = "kernel/picks.rs"]
 mod picks;
+#[path = "kernel/policy.rs"]
+mod policy;
 #[path = "kernel/routes.rs"]
 mod routes;
+#[path = "kernel/sockets.rs"]
+mod sockets;
 #[path = "kernel/stage.rs"]
 mod stage;
 mod world;

@@ -17,6 +17,7 @@ mod tests;
 
 use std::{
     io,
+    net::SocketAddr,
     os::fd::OwnedFd,
     sync::{Arc, atomic::AtomicU64},
 };
@@ -46,6 +47,12 @@ pub trait Sockets: Send + Sync {
     /// # Errors
     /// What the kernel says.
     fn stream(&self, v4: bool) -> io::Result<OwnedFd>;
+
+    /// Sends `reply` to `client` as if `resolver` had, whom it asked.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    fn answer(&self, resolver: SocketAddr, client: SocketAddr, reply: &[u8]) -> io::Result<()>;
 }
 
 /// What became of questions.

@@ -1,8 +1,8 @@
 //! Serves the datagrams that a namespace's processes send to their resolvers. Each says whom it was for; the answer leaves from there.
 
 use std::{
-    io::{self, IoSlice, IoSliceMut},
-    net::{IpAddr, SocketAddr, SocketAddrV4, SocketAddrV6},
+    io::{self, IoSliceMut},
+    net::{SocketAddr, SocketAddrV4, SocketAddrV6},
     os::fd::AsRawFd as _,
     sync::{
         Arc,
@@ -13,10 +13,7 @@ use std::{
 
 use nix::{
     cmsg_space, libc,
-    sys::socket::{
-        ControlMessage, ControlMessageOwned, MsgFlags, SockaddrIn, SockaddrIn6, SockaddrStorage, recvmsg,
-        sendmsg,
-    },
+    sys::socket::{ControlMessageOwned, MsgFlags, SockaddrIn, SockaddrIn6, SockaddrStorage, recvmsg},
 };
 use tokio::{io::Interest, net::UdpSocket, sync::OwnedSemaphorePermit, task::JoinSet};
 
@@ -44,7 +41,7 @@ struct Server {
 }
 
 /// Serves `socket` for as long as the future lives. The socket tells where datagrams were going (`IP_RECVORIGDSTADDR` or its
-/// IPv6 twin) and may send from there; its own port is the resolvers'.
+/// IPv6 twin).
 ///
 /// # Errors
 /// When the runtime cannot watch the socket.
@@ -115,8 +112,7 @@ impl Server {
 
     /// A datagram that finds no room is lost, as datagrams are: the client asks again.
     fn send(&self, reply: &[u8], client: SocketAddr, resolver: SocketAddr) {
-        let fd = self.socket.as_raw_fd();
-        if self.socket.try_io(Interest::WRITABLE, || send(fd, reply, client, resolver.ip())).is_err() {
+        if self.sockets.answer(resolver, client, reply).is_err() {
             count(&self.counters.dropped);
         }
     }
@@ -124,7 +120,7 @@ impl Server {
 
 /// Takes the next datagram; nothing of one that is too large, or does not say where it was going.
 fn receive(fd: i32, buffer: &mut [u8]) -> io::Result<Option<Arrived>> {
-    let mut space = cmsg_space!(libc::in_pktinfo, libc::in6_pktinfo, libc::sockaddr_in, libc::sockaddr_in6);
+    let mut space = cmsg_space!(libc::sockaddr_in, libc::sockaddr_in6);
     let mut parts = [IoSliceMut::new(buffer)];
     let message = recvmsg::<SockaddrStorage>(fd, &mut parts, Some(&mut space), MsgFlags::empty())?;
     let resolver = message.cmsgs()?.find_map(|part| match part {
@@ -145,28 +141,6 @@ fn receive(fd: i32, buffer: &mut [u8]) -> io::Result<Option<Arrived>> {
 fn address(storage: &SockaddrStorage) -> Option<SocketAddr> {
     let v4 = storage.as_sockaddr_in().map(|address| SocketAddrV4::from(*address).into());
     v4.or_else(|| Some(SocketAddrV6::from(*storage.as_sockaddr_in6()?).into()))
-}
-
-fn send(fd: i32, reply: &[u8], client: SocketAddr, from: IpAddr) -> io::Result<()> {
-    let (v4, v6);
-    let source = match from {
-        IpAddr::V4(from) => {
-            let from = libc::in_addr { s_addr: u32::from_ne_bytes(from.octets()) };
-            v4 = libc::in_pktinfo {
-                ipi_ifindex: 0,
-                ipi_spec_dst: from,
-                ipi_addr: libc::in_addr { s_addr: 0 },
-            };
-            ControlMessage::Ipv4PacketInfo(&v4)
-        }
-        IpAddr::V6(from) => {
-            let from = libc::in6_addr { s6_addr: from.octets() };
-            v6 = libc::in6_pktinfo { ipi6_addr: from, ipi6_ifindex: 0 };
-            ControlMessage::Ipv6PacketInfo(&v6)
-        }
-    };
-    sendmsg(fd, &[IoSlice::new(reply)], &[source], MsgFlags::empty(), Some(&SockaddrStorage::from(client)))?;
-    Ok(())
 }
 
 fn count(counter: &AtomicU64) {

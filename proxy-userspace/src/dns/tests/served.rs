@@ -62,6 +62,10 @@ impl Sockets for Namespace {
         let domain = if v4 { Domain::IPV4 } else { Domain::IPV6 };
         Ok(Socket::new(domain, Type::STREAM.nonblocking(), Some(Protocol::TCP))?.into())
     }
+
+    fn answer(&self, resolver: SocketAddr, client: SocketAddr, reply: &[u8]) -> io::Result<()> {
+        udp(resolver).send_to(reply, &client.into()).map(drop)
+    }
 }
 
 struct Served {
@@ -90,11 +94,9 @@ async fn served_with(ip: IpAddr, zone: Zone) -> Served {
     let socket = udp(SocketAddr::new(ip, 0), true);
     match ip {
         IpAddr::V4(_) => {
-            setsockopt(&socket, sockopt::Ipv4PacketInfo, &true).unwrap();
             setsockopt(&socket, sockopt::Ipv4OrigDstAddr, &true).unwrap();
         }
         IpAddr::V6(_) => {
-            setsockopt(&socket, sockopt::Ipv6RecvPacketInfo, &true).unwrap();
             setsockopt(&socket, sockopt::Ipv6OrigDstAddr, &true).unwrap();
         }
     }

@@ -64,7 +64,7 @@ impl Sockets for Namespace {
     }
 
     fn answer(&self, resolver: SocketAddr, client: SocketAddr, reply: &[u8]) -> io::Result<()> {
-        udp(resolver).send_to(reply, &client.into()).map(drop)
+        udp(resolver, true).send_to(reply, &client.into()).map(drop)
     }
 }
 

@@ -55,7 +55,9 @@ pub fn pick(
     full: &HashSet<SocketAddr>,
     draws: impl FnMut() -> u32,
 ) -> Result<Picked, Error> {
-    let original = Picked { address: flow.destination, place: None };
+    let mut address = flow.destination;
+    cluster.port.into_iter().for_each(|port| address.set_port(port));
+    let original = Picked { address, place: None };
     match &cluster.kind {
         ClusterKind::Missing(reason) => {
             Err(Error::NoCluster { name: cluster.name.clone(), reason: reason.clone() })

@@ -62,6 +62,9 @@ pub struct Cluster {
     pub service: Service,
     /// How endpoints are found.
     pub kind: ClusterKind,
+    /// The port to dial instead of the one that the client dialled, where only the client knows the address (`targetPort` with
+    /// resolution NONE).
+    pub port: Option<u16>,
     /// `connectionPool.tcp.connectTimeout`, 10 s when nobody said otherwise.
     pub connect_timeout: Duration,
     /// `loadBalancer`: how an endpoint is chosen.
@@ -186,6 +189,7 @@ impl Cluster {
             name,
             service,
             kind: ClusterKind::Endpoints(Vec::new()),
+            port: None,
             connect_timeout,
             balancing: Balancing::default(),
             limit: None,
@@ -213,6 +217,7 @@ impl PartialEq for Cluster {
             name,
             service,
             kind,
+            port,
             connect_timeout,
             balancing,
             limit,
@@ -221,9 +226,9 @@ impl PartialEq for Cluster {
             state: _,
             table: _,
         } = self;
-        let first = (name, service, kind, connect_timeout);
+        let first = (name, service, kind, (port, connect_timeout));
         let second = (balancing, limit, keepalive, outlier);
-        first == (&other.name, &other.service, &other.kind, &other.connect_timeout)
+        first == (&other.name, &other.service, &other.kind, (&other.port, &other.connect_timeout))
             && second == (&other.balancing, &other.limit, &other.keepalive, &other.outlier)
     }
 }

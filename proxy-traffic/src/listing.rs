@@ -5,8 +5,8 @@ use std::{fmt, time::Duration};
 use ipnet::IpNet;
 
 use crate::{
-    Balancing, Cluster, ClusterKind, Endpoint, Keepalive, Limit, LimitScope, Listener, Match,
-    OutlierDetection, Route, Rule, Snapshot, datapath,
+    Balancing, Cluster, ClusterKind, Egress, EgressPolicy, EgressVerdict, Endpoint, Keepalive, Limit,
+    LimitScope, Listener, Match, OutlierDetection, Route, Rule, Snapshot, datapath,
 };
 
 /// Istio's defaults, which are not shown.
@@ -21,6 +21,7 @@ const OUTLIER: OutlierDetection = OutlierDetection {
 
 impl fmt::Display for Snapshot {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.egress.fmt(f)?;
         for (address, listener) in &self.listeners {
             captured(f, address, address.ip().into(), listener)?;
         }
@@ -30,7 +31,42 @@ impl fmt::Display for Snapshot {
         for (address, listener) in &self.gateways {
             writeln!(f, "gateway {address} {listener}")?;
         }
-        self.clusters.values().try_for_each(|cluster| writeln!(f, "{cluster}"))
+        self.clusters.values().try_for_each(|cluster| writeln!(f, "{cluster}"))?;
+        for (name, lookup) in &self.lookups {
+            writeln!(f, "lookup {name}{}", if lookup.external { ", outside" } else { "" })?;
+        }
+        self.datagrams.iter().try_for_each(|(net, port)| writeln!(f, "datagrams to {net}:{port}"))
+    }
+}
+
+/// `egress MODE by RESOURCE` for the mesh and each Sidecar, if anybody says anything.
+impl fmt::Display for Egress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if *self != Self::default() {
+            writeln!(f, "egress {}", self.mesh)?;
+        }
+        self.sidecars.iter().try_for_each(|scope| {
+            f.write_str("egress of ")?;
+            match &scope.namespace {
+                Some(namespace) => write!(f, "namespace {namespace}")?,
+                None => f.write_str("every namespace")?,
+            }
+            scope.labels.iter().try_for_each(|(key, value)| write!(f, " with {key}={value}"))?;
+            writeln!(f, ": {}", scope.policy)
+        })
+    }
+}
+
+/// `REGISTRY_ONLY, refused, also what is open, by Sidecar default/db`.
+impl fmt::Display for EgressPolicy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self.verdict {
+            EgressVerdict::Allow => "ALLOW_ANY",
+            EgressVerdict::Close => "REGISTRY_ONLY, closed",
+            EgressVerdict::Refuse => "REGISTRY_ONLY, refused",
+        })?;
+        f.write_str(if self.closes_existing { ", also what is open" } else { "" })?;
+        if self.source.is_empty() { f.write_str(" by default") } else { write!(f, " by {}", self.source) }
     }
 }
 
@@ -105,7 +141,10 @@ impl fmt::Display for Cluster {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "cluster {}: ", self.name)?;
         match &self.kind {
-            ClusterKind::OriginalDestination => f.write_str("the original destination")?,
+            ClusterKind::OriginalDestination => {
+                f.write_str("the original destination")?;
+                self.port.map_or(Ok(()), |port| write!(f, ", port {port}"))?;
+            }
             ClusterKind::Named(None) => f.write_str("the name that the client says")?,
             ClusterKind::Named(Some(port)) => write!(f, "the name that the client says, port {port}")?,
             ClusterKind::Missing(reason) => return write!(f, "missing, {reason}"),

@@ -4,6 +4,7 @@ pub mod admin;
 pub mod app;
 pub mod cause;
 pub mod cli;
+pub mod dns;
 pub mod kernel;
 pub mod metrics;
 pub mod node;

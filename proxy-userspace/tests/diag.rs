@@ -4,7 +4,7 @@
 
 use std::{
     io::{self, Read as _, Write as _},
-    net::{Shutdown, TcpListener, TcpStream},
+    net::{Shutdown, SocketAddr, TcpListener, TcpStream},
     os::fd::{AsFd as _, AsRawFd as _, FromRawFd as _, OwnedFd, RawFd},
     time::{Duration, Instant},
 };
@@ -133,26 +133,35 @@ fn another_kind_of_map_is_an_error() {
     assert!(list.tracked(array.as_fd(), |_| {}).is_err());
 }
 
+/// Two ends of a connection.
+fn pair(listener: &TcpListener, to: SocketAddr) -> (TcpStream, TcpStream) {
+    let client = TcpStream::connect(to).unwrap();
+    client.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    (client, listener.accept().unwrap().0)
+}
+
 #[test]
 fn a_connection_that_is_picked_is_reset_at_both_ends_and_no_other() {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let pair = || {
-        let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        client.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
-        (client, listener.accept().unwrap().0)
-    };
-    let ((mut unwanted, mut server), (mut other, mut others_server)) = (pair(), pair());
     let list = SocketList::open(&Namespace::current().unwrap()).unwrap();
-    let (source, destination) = (unwanted.local_addr().unwrap(), unwanted.peer_addr().unwrap());
-    let closed = list.close_connections(|one| {
-        let is_it = (one.source, one.destination) == (source, destination);
-        assert!(!is_it || (!one.is_inbound && one.cgroup_id != 0), "{one:?}");
-        assert!((one.destination, one.source) != (source, destination) || one.is_inbound, "{one:?}");
-        is_it
-    });
-    assert_eq!(closed.unwrap(), 1);
-    assert_eq!(unwanted.read(&mut [0]).unwrap_err().kind(), io::ErrorKind::ConnectionAborted);
-    assert_eq!(server.read(&mut [0]).unwrap_err().kind(), io::ErrorKind::ConnectionReset);
-    other.write_all(b"x").unwrap();
-    others_server.read_exact(&mut [0]).unwrap();
+    // The last is IPv4 on an IPv6 socket at both ends.
+    for (own, to) in [("127.0.0.1:0", "127.0.0.1"), ("[::1]:0", "::1"), ("[::]:0", "::ffff:127.0.0.1")] {
+        let listener = TcpListener::bind(own).unwrap();
+        let to = SocketAddr::new(to.parse().unwrap(), listener.local_addr().unwrap().port());
+        let (mut unwanted, mut server) = pair(&listener, to);
+        let (mut other, mut others_server) = pair(&listener, to);
+        let plain = |end: SocketAddr| SocketAddr::new(end.ip().to_canonical(), end.port());
+        let source = plain(unwanted.local_addr().unwrap());
+        let destination = plain(unwanted.peer_addr().unwrap());
+        let closed = list.close_connections(|one| {
+            let is_it = (one.source, one.destination) == (source, destination);
+            assert!(!is_it || (!one.is_inbound && one.cgroup_id != 0), "{one:?}");
+            assert!((one.destination, one.source) != (source, destination) || one.is_inbound, "{one:?}");
+            is_it
+        });
+        assert_eq!(closed.unwrap(), 1, "{to}");
+        assert_eq!(unwanted.read(&mut [0]).unwrap_err().kind(), io::ErrorKind::ConnectionAborted);
+        assert_eq!(server.read(&mut [0]).unwrap_err().kind(), io::ErrorKind::ConnectionReset);
+        other.write_all(b"x").unwrap();
+        others_server.read_exact(&mut [0]).unwrap();
+    }
 }

@@ -27,6 +27,8 @@ mod picks;
 mod policy;
 #[path = "kernel/routes.rs"]
 mod routes;
+#[path = "kernel/sockets.rs"]
+mod sockets;
 #[path = "kernel/stage.rs"]
 mod stage;
 mod world;

@@ -14,6 +14,9 @@ use super::{
     validate,
 };
 
+/// The ConfigMap of the mesh's settings.
+const CONFIG_MAP: &str = "istio";
+
 /// What one document (or one item of a `List`) turned out to be.
 #[derive(Debug)]
 pub(crate) enum Document {
@@ -119,10 +122,10 @@ fn read_value(file: &Arc<str>, line: usize, value: Value, documents: &mut Vec<Do
         }
         Some(items) => {
             map.insert("items".into(), items);
-            documents.push(read_resource(file, line, map));
+            documents.extend(read_resource(file, line, map));
         }
         None if is_list => {}
-        None => documents.push(read_resource(file, line, map)),
+        None => documents.extend(read_resource(file, line, map)),
     }
 }
 
@@ -131,30 +134,31 @@ fn text<'a>(map: &'a Mapping, key: &str) -> Option<&'a str> {
     map.get(key).and_then(Value::as_str)
 }
 
-/// One resource.
-fn read_resource(file: &Arc<str>, line: usize, mut map: Mapping) -> Document {
+/// One resource; none: one that is not meant for a mesh.
+fn read_resource(file: &Arc<str>, line: usize, mut map: Mapping) -> Option<Document> {
     let place = format!("the document after line {line}");
     let (Some(version), Some(kind_name)) = (text(&map, "apiVersion"), text(&map, "kind")) else {
-        return Document::Broken(broken(
-            file,
-            format!("{place} lacks apiVersion or kind, or they are not text"),
-        ));
+        let what = format!("{place} lacks apiVersion or kind, or they are not text");
+        return Some(Document::Broken(broken(file, what)));
     };
     let (version, kind_name) = (version.to_owned(), kind_name.to_owned());
     let metadata = match metadata(map.remove("metadata").unwrap_or_default()) {
         Ok(metadata) => metadata,
         Err((field, what)) => {
-            return Document::Broken(broken(file, format!("{place} ({kind_name}): {field}: {what}")));
+            return Some(Document::Broken(broken(file, format!("{place} ({kind_name}): {field}: {what}"))));
         }
     };
     let Some(kind) = served(&version, &kind_name) else {
         let resource = format!("{kind_name} {}/{}", metadata.namespace, metadata.name);
         let mut report = Report::new(file, resource);
         report.warn("", format!("not used: Shunt does not read {kind_name} of {version}"));
-        return Document::Unused(report.problems.remove(0));
+        return Some(Document::Unused(report.problems.remove(0)));
     };
+    if kind == Kind::ConfigMap && metadata.name != CONFIG_MAP {
+        return other_config_map(file, &metadata, &map);
+    }
     if let Some((field, what)) = odd_name(&metadata) {
-        return Document::Broken(broken(file, format!("{place} ({kind_name}): {field}: {what}")));
+        return Some(Document::Broken(broken(file, format!("{place} ({kind_name}): {field}: {what}"))));
     }
     let key = Key { kind, namespace: metadata.namespace.clone(), name: metadata.name.clone() };
     let mut report = Report::new(file, key.to_string());
@@ -162,7 +166,19 @@ fn read_resource(file: &Arc<str>, line: usize, mut map: Mapping) -> Document {
     validate::annotations(kind, &metadata.annotations, &mut report);
     let resource = build(file, &key, metadata, map, &mut report);
     let resource = resource.filter(|_| !report.is_fatal());
-    Document::Named(key, resource, report.problems)
+    Some(Document::Named(key, resource, report.problems))
+}
+
+/// Anybody may keep a ConfigMap beside Istio's: nothing is said of it, but of a mesh's that belongs to a revision.
+fn other_config_map(file: &str, metadata: &Metadata, map: &Mapping) -> Option<Document> {
+    let has_mesh = map.get("data").is_some_and(|data| data.get("mesh").is_some());
+    if !has_mesh || !metadata.name.starts_with(CONFIG_MAP) {
+        return None;
+    }
+    let resource = format!("{} {}/{}", Kind::ConfigMap.as_str(), metadata.namespace, metadata.name);
+    let mut report = Report::new(file, resource);
+    report.warn("metadata.name", format!("not used: the mesh's own is called {CONFIG_MAP}; rename it"));
+    Some(Document::Unused(report.problems.remove(0)))
 }
 
 /// The kind, if this API group's kind of that name is served.
@@ -230,27 +246,56 @@ fn build(
         Kind::Gateway => Resource::Gateway(envelope.item(body, report, validate::gateway)?),
         Kind::Service => Resource::Service(envelope.item(body, report, validate::service)?),
         Kind::Pod => Resource::Pod(envelope.item(body, report, validate::pod)?),
+        Kind::Sidecar => Resource::Sidecar(envelope.item(body, report, validate::sidecar)?),
+        Kind::ConfigMap => Resource::ConfigMap(envelope.item(body, report, validate::mesh_config)?),
     })
 }
 
-/// The part that the kind's type describes: `spec`, or for a Pod `spec` and `status`.
+/// The part that the kind's type describes: `spec`, for a Pod `spec` and `status`, for a ConfigMap what `mesh` says.
 fn body(kind: Kind, mut map: Mapping, report: &mut Report<'_>) -> Option<Value> {
-    for key in map.keys().filter_map(Value::as_str) {
-        if !["apiVersion", "kind", "spec", "status"].contains(&key) {
-            report.warn(
-                key,
-                format!("is not a field of {} and has no effect; is it part of spec?", kind.as_str()),
-            );
-        }
+    let (known, home) = match kind {
+        Kind::ConfigMap => (&["apiVersion", "kind", "data", "binaryData", "immutable"][..], "data.mesh"),
+        _ => (&["apiVersion", "kind", "spec", "status"][..], "spec"),
+    };
+    for key in map.keys().filter_map(Value::as_str).filter(|key| !known.contains(key)) {
+        let what = format!("is not a field of {} and has no effect; is it part of {home}?", kind.as_str());
+        report.warn(key, what);
     }
-    if kind == Kind::Pod {
-        return Some(Value::Mapping(map));
+    match kind {
+        Kind::Pod => return Some(Value::Mapping(map)),
+        Kind::ConfigMap => return mesh(map.remove("data").unwrap_or_default(), report),
+        _ => {}
     }
     let spec = map.remove("spec");
     if spec.is_none() {
         report.error("spec", "is missing; everything a resource wants stands under spec");
     }
     spec
+}
+
+/// What the text under `mesh` says: YAML of its own.
+fn mesh(mut data: Value, report: &mut Report<'_>) -> Option<Value> {
+    report.enter("data.mesh");
+    let text = data.get_mut("mesh").map(std::mem::take);
+    let parsed = match &text {
+        None => {
+            report.warn("", "is missing: Istio's defaults are in force");
+            Ok(Value::Null)
+        }
+        Some(Value::String(text)) => serde_yaml::from_str(text),
+        Some(_) => {
+            report.error("", "is not text; write mesh: |- and indent what follows");
+            return None;
+        }
+    };
+    match parsed {
+        Ok(Value::Null) => Some(Value::Mapping(Mapping::new())),
+        Ok(value) => Some(prune(value)),
+        Err(error) => {
+            report.error("", format!("not YAML: {error}"));
+            None
+        }
+    }
 }
 
 /// What surrounds a spec.
@@ -284,7 +329,7 @@ fn typed<T: DeserializeOwned>(kind: Kind, value: Value, report: &mut Report<'_>)
         walk(&path, &mut steps);
         unread.push(steps);
     });
-    unread.iter().for_each(|path| fields::unread(kind, path, report));
+    fields::all_unread(kind, &unread, report);
     result
         .map_err(|error: serde_yaml::Error| {
             let path = track.path().to_string();

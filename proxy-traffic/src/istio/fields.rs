@@ -83,8 +83,50 @@ const SERVICE: &[Object] = &[
     ("ports", "name port protocol targetPort appProtocol nodePort", ""),
 ];
 
+const SIDECAR: &[Object] = &[
+    ("", "workloadSelector outboundTrafficPolicy egress ingress inboundConnectionPool", ""),
+    ("workloadSelector", "labels", ""),
+    ("outboundTrafficPolicy", "mode egressProxy", ""),
+];
+const MESH_CONFIG: &[Object] = &[
+    (
+        "",
+        "outboundTrafficPolicy connectTimeout rootNamespace",
+        "proxyHttpPort protocolDetectionTimeout tcpKeepalive accessLogFile accessLogFormat accessLogEncoding \
+         enableEnvoyAccessLogService disableEnvoyListenerLog inboundTrafficPolicy configSources caCertificates \
+         defaultServiceExportTo defaultVirtualServiceExportTo defaultDestinationRuleExportTo localityLbSetting \
+         h2UpgradePolicy inboundClusterStatName outboundClusterStatName certificates thriftConfig serviceSettings \
+         verifyCertificateAtClient ca discoverySelectors pathNormalization defaultHttpRetryPolicy meshMTLS tlsDefaults \
+         serviceScopeConfigs defaultTrafficPolicy serviceEntryVisibility mixerCheckServer mixerReportServer \
+         enableClientSidePolicyCheck policyCheckFailOpen sidecarToTelemetrySessionAffinity authPolicy \
+         enableSidecarInjection",
+    ),
+    ("outboundTrafficPolicy", "mode egressProxy", ""),
+];
+/// Fields of MeshConfig that every installation has, and that are about what Shunt does without.
+const MESH_IDLE: &str = "defaultConfig defaultProviders extensionProviders enablePrometheusMerge enableAutoMtls \
+     enableTracing trustDomain trustDomainAliases ingressClass ingressService ingressControllerMode ingressSelector \
+     dnsRefreshRate proxyListenPort proxyInboundListenPort disablePolicyChecks disableMixerHttpReports \
+     reportBatchMaxEntries reportBatchMaxTime sdsUdsPath sdsRefreshDelay enableSdsTokenMount sdsUseK8sSaJwt";
+
+/// Reports the fields at `paths`, which nobody read.
+pub(crate) fn all_unread(kind: Kind, paths: &[Vec<Step>], report: &mut Report<'_>) {
+    let is_idle = |path: &&Vec<Step>| {
+        let known = |name: &str| MESH_IDLE.split(' ').any(|idle| idle == name);
+        kind == Kind::ConfigMap && matches!(path.as_slice(), [Step::Field(name)] if known(name))
+    };
+    let (idle, others): (Vec<_>, Vec<_>) = paths.iter().partition(is_idle);
+    others.into_iter().for_each(|path| unread(kind, path, report));
+    if !idle.is_empty() {
+        let names: Vec<_> = idle.into_iter().map(|path| shown(path)).collect();
+        let what =
+            format!("{} are about sidecars and their certificates, and have no effect", names.join(", "));
+        report.warn("", what);
+    }
+}
+
 /// Reports the field at `path`, which nobody read.
-pub(crate) fn unread(kind: Kind, path: &[Step], report: &mut Report<'_>) {
+fn unread(kind: Kind, path: &[Step], report: &mut Report<'_>) {
     let objects = match kind {
         Kind::VirtualService => VIRTUAL_SERVICE,
         Kind::DestinationRule => DESTINATION_RULE,
@@ -92,6 +134,8 @@ pub(crate) fn unread(kind: Kind, path: &[Step], report: &mut Report<'_>) {
         Kind::WorkloadEntry => &[WORKLOAD],
         Kind::Gateway => GATEWAY,
         Kind::Service => SERVICE,
+        Kind::Sidecar => SIDECAR,
+        Kind::ConfigMap => MESH_CONFIG,
         // A Pod is full of what routing does not ask for.
         Kind::Pod => return,
     };
@@ -116,7 +160,8 @@ pub(crate) fn unread(kind: Kind, path: &[Step], report: &mut Report<'_>) {
 /// `is not a field of KIND`, with the known name that it resembles.
 fn unknown<'a>(kind: Kind, name: &str, known: impl Iterator<Item = &'a str>) -> String {
     let near = known.map(|one| (distance(name, one), one)).min();
-    let what = format!("is not a field of {} and has no effect", kind.as_str());
+    let holder = if kind == Kind::ConfigMap { "MeshConfig" } else { kind.as_str() };
+    let what = format!("is not a field of {holder} and has no effect");
     match near {
         Some((edits, one)) if edits <= 2 && edits * 2 < one.len() => format!("{what}; did you mean {one}?"),
         _ => what,

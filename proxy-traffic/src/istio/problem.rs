@@ -51,6 +51,8 @@ fn write_plain(f: &mut fmt::Formatter<'_>, text: &str) -> fmt::Result {
 pub(crate) struct Report<'a> {
     file: &'a str,
     resource: String,
+    /// A document inside the resource that the fields are fields of: `data.mesh`.
+    inside: &'static str,
     /// What was found so far.
     pub(crate) problems: Vec<Problem>,
 }
@@ -58,7 +60,12 @@ pub(crate) struct Report<'a> {
 impl<'a> Report<'a> {
     /// An empty report on `resource` of `file`.
     pub(crate) fn new(file: &'a str, resource: String) -> Self {
-        Self { file, resource, problems: Vec::new() }
+        Self { file, resource, inside: "", problems: Vec::new() }
+    }
+
+    /// What follows is about a document inside the resource.
+    pub(crate) fn enter(&mut self, inside: &'static str) {
+        self.inside = inside;
     }
 
     /// Something that costs only itself.
@@ -77,6 +84,8 @@ impl<'a> Report<'a> {
     }
 
     fn add(&mut self, field: String, what: String, severity: Severity) {
+        let parts = [self.inside, &field];
+        let field = parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(": ");
         let (file, resource) = (self.file.to_owned(), self.resource.clone());
         self.problems.push(Problem { file, resource, field, what, severity });
     }

@@ -12,9 +12,17 @@ pub(super) struct InNamespace(pub(super) Arc<Namespace>);
 
 impl Dial for InNamespace {
     fn socket(&self, family: Family) -> io::Result<OwnedFd> {
-        self.0.socket(match family {
-            Family::V4 => node::Family::V4,
-            Family::V6 => node::Family::V6,
-        })
+        self.0.socket(of_node(family))
+    }
+
+    fn datagram(&self, family: Family) -> io::Result<OwnedFd> {
+        self.0.datagram(of_node(family))
+    }
+}
+
+fn of_node(family: Family) -> node::Family {
+    match family {
+        Family::V4 => node::Family::V4,
+        Family::V6 => node::Family::V6,
     }
 }

@@ -3,6 +3,7 @@
 use std::{
     fs::OpenOptions,
     io::{self, Write},
+    net::IpAddr,
     path::PathBuf,
     sync::Arc,
     thread,
@@ -19,8 +20,8 @@ use crate::{
     kernel::KernelSettings,
     metrics::Metrics,
     node::Steering,
-    proxy::{AccessLog, Context, Workers, access_log::Format},
-    settings::{Datapath, Overflow, Settings},
+    proxy::{AccessLog, Context, Pending, Resolve, Workers, access_log::Format},
+    settings::{Blocked, Datapath, Overflow, Settings},
 };
 
 /// Kubernetes' name for the end of every service name.
@@ -36,11 +37,29 @@ pub(super) fn workers(
     access_log: AccessLog,
 ) -> anyhow::Result<Workers> {
     let passthrough = Arc::new(Cluster::passthrough(CONNECT_TIMEOUT));
-    let context = Context { snapshot, metrics, access_log, passthrough };
+    let context = Context {
+        snapshot,
+        metrics,
+        access_log,
+        passthrough,
+        blackhole: Arc::new(Cluster::blackhole()),
+        http_status: settings.egress.http_blocked_status,
+        resolver: Arc::new(NoNames),
+        dns: None,
+    };
     // The node's processors belong to the workloads first, and a worker with more to do does more at a time.
     let half = thread::available_parallelism().map_or(1, |cores| cores.get().div_ceil(2));
     let threads = settings.workers.map_or(half, usize::from);
     Workers::start(&Arc::new(context), threads).context("cannot start the worker threads")
+}
+
+/// Finds no name.
+struct NoNames;
+
+impl Resolve for NoNames {
+    fn resolve(&self, _: &str) -> Pending<'_, Vec<IpAddr>> {
+        Box::pin(std::future::ready(Vec::new()))
+    }
 }
 
 /// Where each connection's line goes.
@@ -98,6 +117,8 @@ pub(super) fn istio(settings: &Settings) -> istio::Settings {
         locality: settings.locality.clone(),
         steer_all: settings.datapath == Datapath::Steer,
         overflow_closes: settings.overflow == Overflow::Close,
+        root_namespace: settings.egress.root_namespace.clone(),
+        egress_refuses: settings.egress.egress_blocked == Blocked::Refuse,
     }
 }
 

@@ -1,9 +1,11 @@
 //! Every metric, and its text.
 
+mod egress;
 mod series;
 
 use std::{
     fmt,
+    net::SocketAddr,
     sync::{Arc, Mutex, PoisonError},
 };
 
@@ -15,14 +17,15 @@ use prometheus_client::{
 };
 use proxy_traffic::{Cluster, Flag, Workload, WorkloadName};
 
-use self::series::Table;
 pub(crate) use self::series::{Series, Totals};
+use self::{egress::Blocked, series::Table};
 
 /// All of the daemon's metrics.
 #[derive(Debug)]
 pub struct Metrics {
     registry: Mutex<Registry>,
     table: Arc<Table>,
+    blocked: Arc<Blocked>,
     open: Gauge,
     log_dropped: Counter,
     backoffs: Counter,
@@ -42,7 +45,9 @@ impl Metrics {
     pub fn new() -> Self {
         let mut registry = Registry::default();
         let table = Arc::new(Table::default());
+        let blocked = Arc::new(Blocked::default());
         registry.register_collector(Box::new(Arc::clone(&table)));
+        registry.register_collector(Box::new(Arc::clone(&blocked)));
         let (open, problems, generation) = (Gauge::default(), Gauge::default(), Gauge::default());
         let (log_dropped, backoffs) = (Counter::default(), Counter::default());
         registry.register("shunt_connections_open", "Connections the daemon carries now", open.clone());
@@ -58,7 +63,16 @@ impl Metrics {
             "Pauses in accepting for want of descriptors or memory",
             backoffs.clone(),
         );
-        Self { registry: Mutex::new(registry), table, open, log_dropped, backoffs, problems, generation }
+        Self {
+            registry: Mutex::new(registry),
+            table,
+            blocked,
+            open,
+            log_dropped,
+            backoffs,
+            problems,
+            generation,
+        }
     }
 
     /// Adds metrics that somebody else counts, read at every scrape.
@@ -91,6 +105,19 @@ impl Metrics {
     /// Forgets the series of a workload that left the node.
     pub fn forget(&self, workload: &Arc<Workload>) {
         self.table.forget(workload);
+        self.blocked.forget(workload);
+    }
+
+    /// `workload` tried to reach what it may not: `destination`, if that is known, by `protocol` (`tcp`, `udp`, …). `verdict` says
+    /// what it met: `close`, `refuse`, `drop`.
+    pub fn egress_blocked(
+        &self,
+        workload: &Workload,
+        destination: Option<SocketAddr>,
+        protocol: &str,
+        verdict: &str,
+    ) {
+        self.blocked.count(workload, destination, protocol, verdict);
     }
 
     pub(crate) fn connection_opened(&self) {

@@ -12,13 +12,14 @@ pub mod memory;
 pub mod mounts;
 mod namespace;
 mod netlink;
+mod packet;
 pub mod routing;
 mod sockets;
 pub mod veth;
 mod wait;
 
 pub use connections::Connection;
-pub use datagrams::NameSockets;
+pub use datagrams::{Answers, NameSockets};
 pub use diag::{SocketList, TrackedSocket};
 pub use namespace::Namespace;
 pub use routing::Steering;

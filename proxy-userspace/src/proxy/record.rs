@@ -1,7 +1,6 @@
 //! The books of one connection: opened when it is accepted, closed when it is dropped, whatever happened between.
 
 use std::{
-    io,
     net::SocketAddr,
     rc::Rc,
     sync::Arc,
@@ -10,102 +9,13 @@ use std::{
 
 use proxy_common::Destination;
 use proxy_traffic::{
-    Cluster, Endpoint, Error, Flag, Permit, Route,
+    Cluster, Door, Endpoint, Error, Flag, Flow, Permit, Route, Sniffed,
     balance::{self, Picked},
     outlier::Outcome,
 };
 
-use super::{Dial, acceptor::Entrance, access_log::Entry, clock, forward::Ended};
+use super::{Cause, Dial, acceptor::Entrance, access_log::Entry, clock, forward::Ended};
 use crate::metrics::Series;
-
-/// Why a connection ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Cause {
-    /// Both sides ended their streams, the client first.
-    ClientFin,
-    /// Both sides ended their streams, the server first.
-    ServerFin,
-    /// The client's side was reset.
-    ClientRst,
-    /// The server's side was reset.
-    ServerRst,
-    /// The endpoint refused.
-    ConnectRefused,
-    /// The endpoint did not answer in time.
-    ConnectTimeout,
-    /// The endpoint could not be reached for another reason.
-    ConnectFailed,
-    /// The client was reset while its endpoint was being dialled.
-    ClientGone,
-    /// A gateway's listener had no rule for it.
-    NoRoute,
-    /// The route's host or subset does not exist.
-    NoCluster,
-    /// The cluster is empty, or all are ejected.
-    NoEndpoint,
-    /// Its workload may not reach what no listener takes, or what it was led to is off limits.
-    EgressDenied,
-    /// The name that the client said first has no address.
-    Unresolved,
-    /// The cluster's limit is reached.
-    Overflow,
-    /// The daemon stopped before the connection did.
-    Drain,
-}
-
-impl Cause {
-    /// As the access log writes it.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::ClientFin => "client_fin",
-            Self::ServerFin => "server_fin",
-            Self::ClientRst => "client_rst",
-            Self::ServerRst => "server_rst",
-            Self::ConnectRefused => "connect_refused",
-            Self::ConnectTimeout => "connect_timeout",
-            Self::ConnectFailed => "connect_failed",
-            Self::ClientGone => "client_gone",
-            Self::NoRoute => "no_route",
-            Self::NoCluster => "no_cluster",
-            Self::NoEndpoint => "no_endpoint",
-            Self::EgressDenied => "egress_denied",
-            Self::Unresolved => "unresolved",
-            Self::Overflow => "overflow",
-            Self::Drain => "drain",
-        }
-    }
-}
-
-impl From<Ended> for Cause {
-    fn from(ended: Ended) -> Self {
-        match ended {
-            Ended::ClientFirst => Self::ClientFin,
-            Ended::ServerFirst => Self::ServerFin,
-            Ended::ClientReset => Self::ClientRst,
-            Ended::ServerReset => Self::ServerRst,
-        }
-    }
-}
-
-impl From<&Error> for Cause {
-    fn from(error: &Error) -> Self {
-        match error {
-            Error::NoRoute(_) => Self::NoRoute,
-            Error::NoCluster { .. } => Self::NoCluster,
-            Error::NoHealthyUpstream(_) => Self::NoEndpoint,
-            Error::Blocked(_) | Error::OffLimits(_) => Self::EgressDenied,
-            Error::Unresolved(_) => Self::Unresolved,
-            Error::Overflow { .. } => Self::Overflow,
-            Error::Connect { source, .. } if source.kind() == io::ErrorKind::ConnectionRefused => {
-                Self::ConnectRefused
-            }
-            Error::Connect { .. } => Self::ConnectFailed,
-            Error::ConnectTimeout { .. } => Self::ConnectTimeout,
-            Error::DownstreamClosed { .. } => Self::ClientGone,
-        }
-    }
-}
 
 /// Who was picked: a place in the cluster's list, or one of the two below. Half as big as an enum.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -161,6 +71,16 @@ impl Ends {
     }
 }
 
+/// What only connections have that were listened to.
+#[derive(Default)]
+struct Heard {
+    /// The name that the client said.
+    name: Option<Box<str>>,
+    is_http: bool,
+    /// The address that the name was found to have.
+    endpoint: Option<SocketAddr>,
+}
+
 /// One connection's books. Kept small: an idle connection has one.
 pub(super) struct Record {
     entrance: Rc<Entrance>,
@@ -171,6 +91,7 @@ pub(super) struct Record {
     series: Option<Arc<Series>>,
     /// Its place within the cluster's limit, if there is one.
     permit: Option<Permit>,
+    heard: Option<Box<Heard>>,
     sent: u64,
     received: u64,
     place: Place,
@@ -191,6 +112,7 @@ impl Record {
             cluster: None,
             series: None,
             permit: None,
+            heard: None,
             sent: 0,
             received: 0,
             place: Place::NOBODY,
@@ -214,6 +136,33 @@ impl Record {
 
     pub(super) fn destination(&self) -> SocketAddr {
         self.ends.unpack(self.ends.destination)
+    }
+
+    /// The connection as rules see it.
+    pub(super) fn flow<'a>(&self, entrance: &'a Entrance, sniffed: &'a Sniffed) -> Flow<'a> {
+        let Entrance { owner, .. } = entrance;
+        let (source, destination) = (self.source(), self.destination());
+        Flow { door: owner.door, workload: &owner.workload, source, destination, sniffed }
+    }
+
+    /// Whether `address` is the daemon's own listener: the one that took this connection. A gateway's may be on every address,
+    /// of which the client has dialled one.
+    pub(super) fn is_ourselves(&self, address: SocketAddr) -> bool {
+        let owner = &self.entrance.owner;
+        address == owner.address || (owner.door != Door::Mesh && address == self.destination())
+    }
+
+    /// What the client said first.
+    pub(super) fn heard(&mut self, sniffed: &Sniffed) {
+        if *sniffed != Sniffed::Nothing {
+            let (name, is_http) = (sniffed.name().map(Box::from), matches!(sniffed, Sniffed::Http(_)));
+            self.heard = Some(Box::new(Heard { name, is_http, endpoint: None }));
+        }
+    }
+
+    /// The name that the client said leads here.
+    pub(super) fn found(&mut self, endpoint: SocketAddr) {
+        self.heard.get_or_insert_default().endpoint = Some(endpoint);
     }
 
     /// The rules chose `cluster`; without a `route` nobody claimed the destination.
@@ -263,10 +212,30 @@ impl Record {
     pub(super) fn failed(&mut self, error: &Error) {
         self.flag = error.flag();
         self.cause = error.into();
+        if self.cause == Cause::EgressDenied {
+            let Entrance { context, owner, .. } = &*self.entrance;
+            context.metrics.egress_blocked(&owner.workload, Some(self.destination()), "tcp", "close");
+        }
         if error.is_endpoints() {
             self.report(Outcome::Failed { run: None });
         }
         tracing::debug!(source = %self.source(), destination = %self.destination(), %error, "connection not served");
+    }
+
+    /// The daemon itself was asked for names.
+    pub(super) fn served_names(&mut self) {
+        self.cause = Cause::Names;
+    }
+
+    /// Why the connection ends, and whether its client speaks HTTP.
+    pub(super) fn end(&self) -> (Cause, bool) {
+        (self.cause, self.heard.as_ref().is_some_and(|heard| heard.is_http))
+    }
+
+    /// The daemon itself said so many bytes to the client, after it took so many.
+    pub(super) fn answered(&mut self, received: u64, sent: u64) {
+        self.count_open();
+        self.moved(received, sent);
     }
 
     /// Tells outlier detection.
@@ -285,7 +254,8 @@ impl Record {
 
     fn endpoint_address(&self) -> Option<SocketAddr> {
         if self.place == Place::ORIGINAL_DESTINATION {
-            return Some(self.destination());
+            let found = self.heard.as_ref().and_then(|heard| heard.endpoint);
+            return found.or_else(|| Some(self.destination()));
         }
         self.endpoint().map(|endpoint| endpoint.address)
     }
@@ -318,6 +288,7 @@ impl Record {
             flag: self.flag,
             cause: self.cause,
             path: "proxy",
+            server_name: self.heard.as_ref().and_then(|heard| heard.name.clone()),
         }
     }
 }
@@ -346,7 +317,7 @@ mod tests {
 
     #[test]
     fn a_record_stays_small() {
-        assert!(size_of::<Record>() <= 112, "{} bytes", size_of::<Record>());
+        assert!(size_of::<Record>() <= 120, "{} bytes", size_of::<Record>());
     }
 
     #[test]

@@ -3,12 +3,15 @@
 use std::{collections::HashSet, net::SocketAddr};
 
 use proxy_common::pick;
-use proxy_traffic::{Cluster, Error, Flow, LimitScope, Sniffed, balance, route};
+use proxy_traffic::{Cluster, ClusterKind, Door, Error, Flow, LimitScope, Sniffed, balance, route};
 use tokio::net::TcpStream;
 
 use super::{
+    farewell,
     forward::BothWays,
+    named, names,
     record::Record,
+    sniff,
     upstream::{self, Target},
 };
 
@@ -20,12 +23,15 @@ use super::{
     clippy::manual_async_fn,
     reason = "an async fn would keep its arguments twice in every idle connection"
 )]
-pub(super) fn serve(downstream: TcpStream, mut record: Box<Record>) -> impl Future<Output = ()> {
+pub(super) fn serve(mut downstream: TcpStream, mut record: Box<Record>) -> impl Future<Output = ()> {
     async move {
+        if let Some(server) = names::server(&record) {
+            return Box::pin(names::serve(server, downstream, record)).await;
+        }
         // Boxed, so that what connecting needs is freed before the long part begins.
-        let upstream = match Box::pin(reach(&downstream, &mut record)).await {
-            Ok(upstream) => upstream,
-            Err(error) => return record.failed(&error),
+        let reached = Box::pin(reach(&mut downstream, &mut record)).await;
+        let Ok(upstream) = reached.map_err(|error| record.failed(&error)) else {
+            return Box::pin(farewell::say(&downstream, &mut record)).await;
         };
         record.connected();
         let ended = Box::pin(BothWays::new(&downstream, &upstream, &mut record)).await;
@@ -33,33 +39,41 @@ pub(super) fn serve(downstream: TcpStream, mut record: Box<Record>) -> impl Futu
     }
 }
 
-/// flow → route → pick → connect; what follows is forwarding.
-async fn reach(downstream: &TcpStream, record: &mut Record) -> Result<TcpStream, Error> {
-    let target = choose(record)?;
+/// sniff → flow → route → pick → connect; what follows is forwarding.
+async fn reach(downstream: &mut TcpStream, record: &mut Record) -> Result<TcpStream, Error> {
+    let sniffed = sniff::listen(downstream, record).await?;
+    record.heard(&sniffed);
+    let mut target = choose(record, &sniffed)?;
+    if let Some(port) = target.named {
+        target.endpoint = named::find(&target, port, &sniffed, record, downstream).await?;
+        record.found(target.endpoint);
+    }
+    if record.is_ourselves(target.endpoint) {
+        // Dialling it would come back here, for ever.
+        return Err(Error::NoRoute(target.endpoint));
+    }
     upstream::connect(&target, record.dial(), downstream).await
 }
 
 /// Who serves this connection by the rules in force now, and how to dial them.
-fn choose(record: &mut Record) -> Result<Target, Error> {
+fn choose(record: &mut Record, sniffed: &Sniffed) -> Result<Target, Error> {
     let entrance = record.entrance();
     let (context, owner) = (&entrance.context, &entrance.owner);
-    let flow = Flow {
-        door: owner.door,
-        workload: &owner.workload,
-        source: record.source(),
-        destination: record.destination(),
-        sniffed: &Sniffed::Nothing,
-    };
+    let flow = record.flow(&entrance, sniffed);
     let snapshot = context.snapshot.load();
     let route = route::select(&snapshot, &flow)?;
     if route.is_none() && flow.destination == owner.address {
-        // Somebody dialled our own listener: passing that on would come back here, for ever.
         return Err(Error::NoRoute(flow.destination));
+    }
+    if route.is_none() && owner.door == Door::Mesh && !snapshot.egress.of(&owner.workload).allows_any() {
+        record.routed(None, &context.blackhole);
+        return Err(Error::Blocked(flow.destination));
     }
     let cluster = route.map_or(&context.passthrough, |route| route::draw(route, fastrand::u64(..)));
     record.routed(route, cluster);
     let endpoint = admit(record, cluster, &flow)?;
-    Ok(Target { endpoint, timeout: cluster.connect_timeout, keepalive: cluster.keepalive })
+    let named = if let ClusterKind::Named(port) = cluster.kind { Some(port) } else { None };
+    Ok(Target { endpoint, named, timeout: cluster.connect_timeout, keepalive: cluster.keepalive })
 }
 
 /// pick, within the cluster's limit: first the limit, as Envoy does, unless it is each endpoint's own.

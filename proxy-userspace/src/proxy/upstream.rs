@@ -34,6 +34,12 @@ pub trait Dial: Send + Sync {
     /// # Errors
     /// What the kernel says.
     fn socket(&self, family: Family) -> io::Result<OwnedFd>;
+
+    /// A fresh UDP socket, nonblocking and close-on-exec.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    fn datagram(&self, family: Family) -> io::Result<OwnedFd>;
 }
 
 /// Dials from the process's own network namespace.
@@ -42,14 +48,24 @@ pub struct PlainDial;
 
 impl Dial for PlainDial {
     fn socket(&self, family: Family) -> io::Result<OwnedFd> {
-        let domain = if family == Family::V4 { Domain::IPV4 } else { Domain::IPV6 };
-        Ok(Socket::new(domain, Type::STREAM.nonblocking().cloexec(), Some(Protocol::TCP))?.into())
+        plain(family, Type::STREAM, Protocol::TCP)
     }
+
+    fn datagram(&self, family: Family) -> io::Result<OwnedFd> {
+        plain(family, Type::DGRAM, Protocol::UDP)
+    }
+}
+
+fn plain(family: Family, kind: Type, protocol: Protocol) -> io::Result<OwnedFd> {
+    let domain = if family == Family::V4 { Domain::IPV4 } else { Domain::IPV6 };
+    Ok(Socket::new(domain, kind.nonblocking().cloexec(), Some(protocol))?.into())
 }
 
 /// Whom to dial, and how.
 pub(super) struct Target {
     pub(super) endpoint: SocketAddr,
+    /// Whether it is the name that the client said which leads to the endpoint, and on which port if not the one it dialled.
+    pub(super) named: Option<Option<u16>>,
     /// How long it may take to answer.
     pub(super) timeout: Duration,
     pub(super) keepalive: Option<Keepalive>,
@@ -61,7 +77,7 @@ pub(super) async fn connect(
     dial: &dyn Dial,
     downstream: &TcpStream,
 ) -> Result<TcpStream, Error> {
-    let Target { endpoint, timeout: after, keepalive } = *target;
+    let Target { endpoint, timeout: after, keepalive, .. } = *target;
     let failed = |source| Error::Connect { endpoint, source };
     let upstream = begin(dial, endpoint, keepalive).map_err(failed)?;
     let ready = tokio::select! {

@@ -1,7 +1,7 @@
 //! Questions to name servers: they arrive at the daemon's name sockets, whoever was asked, and answers look like the asked one's.
 
 use std::{
-    io::{IoSlice, IoSliceMut},
+    io::IoSliceMut,
     net::{IpAddr, SocketAddr, UdpSocket},
     os::fd::{AsFd as _, AsRawFd as _},
 };
@@ -9,7 +9,7 @@ use std::{
 use nix::{
     libc,
     poll::{PollFd, PollFlags, poll},
-    sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, SockaddrStorage, recvmsg, sendmsg},
+    sys::socket::{ControlMessageOwned, MsgFlags, SockaddrIn, SockaddrIn6, SockaddrStorage, recvmsg},
 };
 use proxy_common::FailurePolicy;
 use proxy_traffic::EgressVerdict::{Allow, Close, Refuse};
@@ -31,7 +31,7 @@ const RESOLVER6: &str = "[2001:db8::53]:53";
 struct Question {
     text: String,
     /// Who was asked.
-    asked: IpAddr,
+    asked: SocketAddr,
     from: SocketAddr,
 }
 
@@ -41,44 +41,29 @@ fn has_question(socket: &UdpSocket, milliseconds: u16) -> bool {
 }
 
 /// Takes a question and answers it with its own text, in the name of whoever was asked.
-fn answer(socket: &UdpSocket) -> Question {
+fn answer(names: &NameSockets, socket: &UdpSocket) -> Question {
     assert!(has_question(socket, PATIENCE.as_millis() as u16), "no question came");
     let mut text = [0; 64];
     let mut buffers = [IoSliceMut::new(&mut text)];
-    let mut space = nix::cmsg_space!(libc::in6_pktinfo, libc::sockaddr_in6);
+    let mut space = nix::cmsg_space!(libc::sockaddr_in, libc::sockaddr_in6);
     let fd = socket.as_raw_fd();
     let message = recvmsg::<SockaddrStorage>(fd, &mut buffers, Some(&mut space), MsgFlags::empty()).unwrap();
     let asked = message.cmsgs().unwrap().find_map(|one| match one {
-        ControlMessageOwned::Ipv4PacketInfo(info) => Some(IpAddr::from(info.ipi_addr.s_addr.to_ne_bytes())),
-        ControlMessageOwned::Ipv6PacketInfo(info) => Some(IpAddr::from(info.ipi6_addr.s6_addr)),
+        ControlMessageOwned::Ipv4OrigDstAddr(at) => {
+            Some(SocketAddr::from(std::net::SocketAddrV4::from(SockaddrIn::from(at))))
+        }
+        ControlMessageOwned::Ipv6OrigDstAddr(at) => {
+            Some(SocketAddr::from(std::net::SocketAddrV6::from(SockaddrIn6::from(at))))
+        }
         _ => None,
     });
     let (asked, from) = (asked.unwrap(), message.address.unwrap());
     let length = message.bytes;
-    reply(fd, &text[..length], asked, &from);
     let v4 = from.as_sockaddr_in().map(|from| SocketAddr::from(std::net::SocketAddrV4::from(*from)));
     let v6 = || SocketAddr::from(std::net::SocketAddrV6::from(*from.as_sockaddr_in6().unwrap()));
-    Question {
-        text: String::from_utf8_lossy(&text[..length]).into_owned(),
-        asked,
-        from: v4.unwrap_or_else(v6),
-    }
-}
-
-fn reply(fd: i32, text: &[u8], as_whom: IpAddr, to: &SockaddrStorage) {
-    // SAFETY: zero is a valid value of every field of both.
-    let (mut v4, mut v6): (libc::in_pktinfo, libc::in6_pktinfo) = unsafe { std::mem::zeroed() };
-    let control = match as_whom {
-        IpAddr::V4(address) => {
-            v4.ipi_spec_dst.s_addr = u32::from_ne_bytes(address.octets());
-            ControlMessage::Ipv4PacketInfo(&v4)
-        }
-        IpAddr::V6(address) => {
-            v6.ipi6_addr.s6_addr = address.octets();
-            ControlMessage::Ipv6PacketInfo(&v6)
-        }
-    };
-    sendmsg(fd, &[IoSlice::new(text)], &[control], MsgFlags::empty(), Some(to)).unwrap();
+    let from = v4.unwrap_or_else(v6);
+    names.answers.send(asked, from, &text[..length]).unwrap();
+    Question { text: String::from_utf8_lossy(&text[..length]).into_owned(), asked, from }
 }
 
 /// The workload's socket, whose reads do not wait for ever.
@@ -106,8 +91,11 @@ fn ask_twice(world: &World, names: &NameSockets, resolver: &str) {
         } else {
             socket.send_to(resolver.as_bytes(), at).unwrap();
         }
-        let question = answer(door(names, resolver));
-        assert_eq!((question.text.as_str(), question.asked), (resolver, at.ip().to_canonical()));
+        let question = answer(names, door(names, resolver));
+        assert_eq!(
+            (question.text.as_str(), question.asked),
+            (resolver, SocketAddr::new(at.ip().to_canonical(), at.port()))
+        );
         assert_eq!((question.from.ip(), question.from.port()), (own, socket.local_addr().unwrap().port()));
         let mut text = [0; 64];
         let (length, from) = socket.recv_from(&mut text).unwrap();
@@ -141,7 +129,7 @@ fn only_questions_come_to_the_daemon() {
     socket.connect(&address("10.98.0.1:5353")).unwrap();
     assert_eq!(socket.mark().unwrap(), world.steering.mark);
     socket.send_to(b"question", &address(RESOLVER)).unwrap();
-    assert_eq!(answer(&names.v4).text, "question");
+    assert_eq!(answer(&names, &names.v4).text, "question");
 }
 
 #[test]

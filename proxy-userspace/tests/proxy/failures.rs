@@ -2,18 +2,19 @@
 
 use std::{
     io::{self, Read, Write},
-    net::{SocketAddr, TcpListener, TcpStream},
+    net::{SocketAddr, TcpStream},
     os::fd::OwnedFd,
     sync::Arc,
-    thread,
     time::Duration,
 };
 
 use proxy_traffic::ClusterKind;
 use shunt::proxy::{Dial, Family, PlainDial};
-use socket2::{Domain, Socket, Type};
 
-use crate::harness::{Blackhole, Proxy, cluster, echo, nobody, one, reset, server, until};
+use crate::{
+    harness::{Blackhole, Proxy, cluster, echo, nobody, one, reset, server, until},
+    scene::{OpensServer, shared},
+};
 
 /// Dials, sees the connection end without a byte, and expects this in its record.
 fn expect(proxy: &Proxy, flag: &str, cause: &str) {
@@ -62,6 +63,10 @@ fn a_socket_that_cannot_be_opened_is_uf() {
         fn socket(&self, _: Family) -> io::Result<OwnedFd> {
             Err(io::Error::other("out of sockets"))
         }
+
+        fn datagram(&self, family: Family) -> io::Result<OwnedFd> {
+            self.socket(family)
+        }
     }
     let proxy = Proxy::with(vec![(1, one("", nobody()))], false, Arc::new(Broken));
     expect(&proxy, "UF,URX", "connect_failed");
@@ -99,26 +104,6 @@ fn a_gateway_with_a_rule_forwards() {
 #[test]
 fn the_daemons_own_listener_is_not_dialled_in_circles() {
     expect(&Proxy::start(vec![]), "NR", "no_route");
-}
-
-/// A listener that shares its port with others of this user.
-fn shared(address: SocketAddr) -> TcpListener {
-    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
-    socket.set_reuse_port(true).unwrap();
-    socket.bind(&address.into()).unwrap();
-    socket.listen(8).unwrap();
-    socket.into()
-}
-
-/// Opens the server at the client's destination when it is dialled: earlier, the client would have met it itself.
-struct OpensServer(SocketAddr);
-
-impl Dial for OpensServer {
-    fn socket(&self, family: Family) -> io::Result<OwnedFd> {
-        let server = shared(self.0);
-        thread::spawn(move || echo(server.accept().unwrap().0));
-        PlainDial.socket(family)
-    }
 }
 
 #[test]

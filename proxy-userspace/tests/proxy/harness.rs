@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     io::{self, Read, Write},
-    net::{SocketAddr, TcpListener, TcpStream},
+    net::{IpAddr, SocketAddr, TcpListener, TcpStream},
     os::fd::OwnedFd,
     sync::{Arc, Mutex},
     thread,
@@ -18,7 +18,8 @@ use proxy_traffic::{
 use shunt::{
     metrics::Metrics,
     proxy::{
-        Acceptor, AcceptorHandle, AccessLog, Context, Dial, Drained, PlainDial, Workers, access_log::Format,
+        Acceptor, AcceptorHandle, AccessLog, Context, Dial, Drained, Pending, PlainDial, Resolve, Workers,
+        access_log::Format,
     },
 };
 
@@ -32,6 +33,16 @@ pub(crate) struct Proxy {
     pub(crate) acceptor: AcceptorHandle,
     workers: Workers,
     log: Lines,
+}
+
+/// Names and the addresses that they have.
+#[derive(Clone, Default)]
+pub(crate) struct Names(pub(crate) BTreeMap<String, Vec<IpAddr>>);
+
+impl Resolve for Names {
+    fn resolve(&self, name: &str) -> Pending<'_, Vec<IpAddr>> {
+        Box::pin(std::future::ready(self.0.get(name).cloned().unwrap_or_default()))
+    }
 }
 
 /// What the access log wrote.
@@ -68,14 +79,36 @@ impl Proxy {
         dial: Arc<dyn Dial>,
     ) -> Self {
         let address = listener.local_addr().unwrap();
+        let snapshot = snapshot(address, clusters, gateway);
+        let door = if gateway { Door::Gateway(address) } else { Door::Mesh };
+        Self::under(snapshot, listener, door, dial, |_| {})
+    }
+
+    /// Rules of the test's own, and what else it wants to be different.
+    pub(crate) fn under(
+        snapshot: Snapshot,
+        listener: TcpListener,
+        door: Door,
+        dial: Arc<dyn Dial>,
+        change: impl FnOnce(&mut Context),
+    ) -> Self {
+        let address = listener.local_addr().unwrap();
         let metrics = Arc::new(Metrics::new());
         let log = Lines::default();
         let access_log = AccessLog::start(Format::Text, Box::new(log.clone()), Arc::clone(&metrics)).unwrap();
-        let snapshot = Arc::new(ArcSwap::from_pointee(snapshot(address, clusters, gateway)));
-        let passthrough = Arc::new(Cluster::passthrough(PATIENCE));
-        let context = Arc::new(Context { snapshot, metrics, access_log, passthrough });
+        let mut context = Context {
+            snapshot: Arc::new(ArcSwap::from_pointee(snapshot)),
+            metrics,
+            access_log,
+            passthrough: Arc::new(Cluster::passthrough(PATIENCE)),
+            blackhole: Arc::new(Cluster::blackhole()),
+            http_status: 502,
+            resolver: Arc::new(Names::default()),
+            dns: None,
+        };
+        change(&mut context);
+        let context = Arc::new(context);
         let workers = Workers::start(&context, 2).unwrap();
-        let door = if gateway { Door::Gateway(address) } else { Door::Mesh };
         let workload = Arc::new(workload("client"));
         let acceptor = workers.add(Acceptor { listener, door, workload, dial }).unwrap();
         Self { address, context, acceptor, workers, log }

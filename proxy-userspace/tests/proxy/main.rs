@@ -4,8 +4,11 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot set its scene has failed")]
 
+mod egress;
 mod failures;
 mod harness;
 mod lifecycle;
 mod policies;
+mod scene;
+mod sniffing;
 mod streams;

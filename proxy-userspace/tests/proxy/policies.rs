@@ -50,7 +50,7 @@ fn of_ten_connections_a_limit_of_three_serves_three() {
     until("the others have ended", || proxy.open() == 3);
     assert_eq!(flagged(&proxy, "UO"), 7);
     let lines = proxy.lines();
-    let refused = "endpoint=- sent_bytes=0 received_bytes=0 response_flags=UO cause=overflow path=proxy";
+    let refused = "endpoint=- sent_bytes=0 received_bytes=0 response_flags=UO cause=overflow path=proxy requested_server_name=-";
     assert_eq!(lines.iter().filter(|line| line.ends_with(refused)).count(), 7, "{lines:#?}");
     // One goes, one comes, and no second.
     open.pop();
@@ -181,6 +181,10 @@ fn what_fails_on_our_side_ejects_nobody() {
         fn socket(&self, _: Family) -> io::Result<OwnedFd> {
             Err(io::Error::other("out of sockets"))
         }
+
+        fn datagram(&self, family: Family) -> io::Result<OwnedFd> {
+            self.socket(family)
+        }
     }
     let cluster = Cluster { outlier: Some(RULES), ..one("", server(echo)) };
     let proxy = Proxy::with(vec![(1, cluster)], false, Arc::new(Broken));
@@ -212,6 +216,10 @@ impl Dial for Keeps {
         let socket = PlainDial.socket(family)?;
         self.0.lock().unwrap().push(socket.try_clone()?);
         Ok(socket)
+    }
+
+    fn datagram(&self, family: Family) -> io::Result<OwnedFd> {
+        PlainDial.datagram(family)
     }
 }
 

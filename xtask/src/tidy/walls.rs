@@ -3,7 +3,7 @@
 use super::{Fault, Source, code};
 
 /// The daemon's rooms, which do not know each other.
-const SIBLINGS: [&str; 5] = ["source", "kernel", "node", "proxy", "admin"];
+const SIBLINGS: [&str; 6] = ["source", "kernel", "node", "proxy", "admin", "dns"];
 /// Who may use aya; proxy-common only says that its types are plain bytes.
 const AYA_ROOMS: [&str; 5] = [
     "proxy-ebpf/",
@@ -127,6 +127,7 @@ mod tests {
         check(room, "use crate::proxy::forward;\nuse crate::metrics;\n", &[]);
         check(room, "use crate::kernel::Kernel;\n", &[(1, "proxy does not know kernel")]);
         check(room, "use crate::{metrics::{admin, A},\n  node::B};\n", &[(2, "know node")]);
+        check("proxy-userspace/src/dns/server.rs", "use crate::node::A;\n", &[(1, "dns does not know node")]);
         check("proxy-userspace/src/admin.rs", "fn f() { crate::source::g() }\n", &[(1, "know source")]);
         check("proxy-userspace/src/app.rs", "use crate::{kernel, node, proxy};\n", &[]);
     }

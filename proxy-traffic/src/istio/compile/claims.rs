@@ -3,13 +3,19 @@
 use std::{
     cmp::Reverse,
     collections::{BTreeMap, btree_map::Entry as Place},
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
 };
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
-use super::{Problems, entry::Entry, registry::Registry};
+use super::{Problems, anywhere, entry::Entry, registry::Registry, tallies::Tallies};
 use crate::{Host, Map};
+
+/// Every address.
+pub(super) const ANY: [IpNet; 2] = [
+    IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::UNSPECIFIED, 0)),
+    IpNet::V6(Ipv6Net::new_assert(Ipv6Addr::UNSPECIFIED, 0)),
+];
 
 /// Who has what. Each port of each captured service has a number, the oldest service's the lowest.
 #[derive(Default)]
@@ -31,7 +37,12 @@ pub(super) struct Held {
 
 impl Claims {
     /// Gives every captured service what it claims.
-    pub(super) fn new(registry: &Registry, hosts: &Map<String, Host>, problems: &mut Problems) -> Self {
+    pub(super) fn new(
+        registry: &Registry,
+        hosts: &Map<String, Host>,
+        tallies: &Tallies,
+        problems: &mut Problems,
+    ) -> Self {
         let mut claims = Self::default();
         let (mut exact, mut ranges) = (BTreeMap::new(), BTreeMap::new());
         for (host, entry) in registry.by_age().into_iter().filter(|(_, entry)| entry.is_captured()) {
@@ -43,6 +54,15 @@ impl Claims {
                 claims.ports.push(Held { name, exact: Vec::new(), ranges: Vec::new() });
                 claims.claim(addresses, entry, port.number, &mut exact, problems);
                 claims.claim_ranges(entry, port.number, &mut ranges, problems);
+            }
+        }
+        for port in tallies.ports() {
+            let name = anywhere::pseudonym(port);
+            claims.first.insert(name.clone(), claims.ports.len());
+            claims.ports.push(Held { name, exact: Vec::new(), ranges: Vec::new() });
+            for any in ANY {
+                // Who wrote the range down himself meant it so.
+                ranges.entry((any, port)).or_insert(claims.ports.len() - 1);
             }
         }
         for (address, number) in exact {

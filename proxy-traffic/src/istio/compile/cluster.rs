@@ -8,7 +8,7 @@ use std::{
 use super::{
     Problems, Settings,
     blocks::Blocks,
-    entry::{Entry, Instance, Port},
+    entry::{Entry, Instance, Passing, Port},
     ledger::{Ledger, Unit},
     locality,
     policy::{self, Member, Policies},
@@ -176,7 +176,16 @@ impl<'a> Clusters<'a> {
         let blocks = policy.map(|policy| policy.blocks(*member, port.number)).unwrap_or_default();
         let balancing = traffic::balancing(&blocks);
         let (mut limit, mut outlier) = (traffic::limit(&blocks), traffic::outlier(&blocks));
-        let kind = if balancing == Balancing::OriginalDestination {
+        let balancing = port.passing.map_or(balancing, |_| Balancing::OriginalDestination);
+        let kind = if let Some(passing) = port.passing {
+            // Nobody knows its endpoints, so nothing is counted by them.
+            limit = limit.map(|limit| match limit.scope {
+                LimitScope::Endpoint => Limit { scope: LimitScope::Workload, ..limit },
+                LimitScope::Workload | LimitScope::Node => limit,
+            });
+            outlier = None;
+            passing.kind()
+        } else if balancing == Balancing::OriginalDestination {
             report_passed_through(entry, &blocks, problems);
             // Nobody knows its endpoints, so nothing is counted by them.
             limit = limit.map(|limit| match limit.scope {
@@ -196,6 +205,7 @@ impl<'a> Clusters<'a> {
             name,
             service: entry.service.clone(),
             kind,
+            port: port.passing.and_then(Passing::port),
             connect_timeout: traffic::connect_timeout(&blocks).unwrap_or(self.settings.connect_timeout),
             balancing,
             limit,
@@ -218,6 +228,7 @@ impl<'a> Clusters<'a> {
             name,
             service,
             kind: ClusterKind::Missing(missing.reason.clone()),
+            port: None,
             connect_timeout: self.settings.connect_timeout,
             balancing: Balancing::default(),
             limit: None,

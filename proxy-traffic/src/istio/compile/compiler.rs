@@ -11,22 +11,23 @@ use std::{
 };
 
 use super::{
-    Problems, Settings,
+    Problems, Settings, anywhere,
     claims::Claims,
     cluster::{Clusters, Pool},
-    gateway,
+    egress, gateway,
     ledger::{Ledger, Unit},
     mesh,
     policy::{Policies, Rules},
     registry::{Registry, Touched},
     rules::Bindings,
+    tallies::Tallies,
     units::Units,
     verdict::{Draft, Edge, Mesh},
     vip,
     workload::Rank,
 };
 use crate::{
-    Host, Listener, Map, Snapshot,
+    Egress, Host, Listener, Lookup, Map, Snapshot,
     istio::{Problem, Resources, names, order},
 };
 
@@ -45,6 +46,9 @@ pub struct Compiler {
     hosts: Map<String, Host>,
     gateways: Map<SocketAddr, Arc<Listener>>,
     mesh: Mesh,
+    tallies: Tallies,
+    lookups: Map<String, Lookup>,
+    egress: Egress,
     ledger: Ledger,
 }
 
@@ -58,6 +62,12 @@ struct Changes {
     /// Hosts, also wildcards, whose VirtualServices changed.
     bound: BTreeSet<String>,
     gateways: bool,
+    /// ServiceEntries changed.
+    entries: bool,
+    /// Ports at any address, of which somebody changed.
+    anywhere: BTreeSet<u16>,
+    /// Sidecars or the mesh's own settings.
+    egress: bool,
     /// A host came or went.
     peopled: bool,
     /// Somebody claims other addresses than before, or with another right.
@@ -83,12 +93,14 @@ impl Compiler {
         previous: &Snapshot,
         settings: &Settings,
     ) -> (Snapshot, Arc<[Problem]>) {
+        let settings = &*egress::settings(resources, settings);
         if !self.follows(previous, settings) {
             *self = Self::after(previous, settings);
         }
         let mut changes = self.take_in(resources);
         self.registry.settle(&changes.touched, settings, &mut self.ledger);
         self.compare(&mut changes);
+        self.count(&mut changes);
         self.place(&changes);
         let units = self.affected(&changes);
         self.report_idle(&changes);
@@ -97,6 +109,7 @@ impl Compiler {
         let edge = Edge { gateways: &self.gateways, changed };
         self.mesh.settle(claims, drafts, &edge, settings);
         self.pool.sweep(&mut self.ledger);
+        self.police(&changes, resources, settings);
         self.begun = true;
         let snapshot = Snapshot {
             generation: previous.generation,
@@ -105,7 +118,10 @@ impl Compiler {
             gateways: self.gateways.clone(),
             clusters: self.pool.made().clone(),
             hosts: self.hosts.clone(),
-            ..Snapshot::default()
+            http_ports: self.tallies.http_ports(),
+            lookups: self.lookups.clone(),
+            datagrams: self.tallies.datagrams(),
+            egress: self.egress.clone(),
         };
         (snapshot, self.ledger.all())
     }
@@ -143,7 +159,10 @@ impl Compiler {
         }
         let touched = &mut changes.touched;
         registry.edit_services(order::follow(&mut known.services, &resources.services), domain, touched);
-        registry.edit_entries(order::follow(&mut known.service_entries, &resources.service_entries), touched);
+        let edits = order::follow(&mut known.service_entries, &resources.service_entries);
+        changes.entries = !edits.is_empty();
+        registry.edit_entries(edits, touched);
+        registry.edit_names(&resources.resolved, touched);
         let pods = order::follow(&mut known.pods, &resources.pods).into_iter();
         let pods = pods.map(|(before, after)| (before.map(Rank::Pod), after.map(Rank::Pod)));
         let entries = order::follow(&mut known.workload_entries, &resources.workload_entries).into_iter();
@@ -152,6 +171,9 @@ impl Compiler {
         let edits = order::follow(&mut known.destination_rules, &resources.destination_rules);
         rules.edit(edits, domain, &mut changes.ruled);
         changes.gateways = !order::follow(&mut known.gateways, &resources.gateways).is_empty();
+        let sidecars = !order::follow(&mut known.sidecars, &resources.sidecars).is_empty();
+        changes.egress =
+            !order::follow(&mut known.config_maps, &resources.config_maps).is_empty() || sidecars;
         let edits = order::follow(&mut known.virtual_services, &resources.virtual_services);
         if !edits.is_empty() {
             let edited = edits.into_iter().flat_map(|(before, after)| before.into_iter().chain(after));
@@ -170,6 +192,18 @@ impl Compiler {
             !now(host).zip(before.as_ref()).is_some_and(|(now, before)| now.claims_like(before))
         };
         changes.moved = changes.peopled || changes.touched.iter().any(is_moved);
+    }
+
+    /// Keeps up to date what all hosts together come to.
+    fn count(&mut self, changes: &mut Changes) {
+        for (host, before) in &changes.touched {
+            let after = self.registry.get(host);
+            let ports = self.tallies.edit(host, before.as_deref(), after.map(|entry| &**entry));
+            changes.anywhere.extend(ports);
+        }
+        if changes.entries {
+            self.lookups.assign(self.registry.lookups(), |one, other| one == other);
+        }
     }
 
     /// Gives hosts their addresses.
@@ -199,9 +233,13 @@ impl Compiler {
             units.extend(self.units.using(host).cloned());
         }
         for pattern in &changes.bound {
-            let hosts = self.registry.overlapping(pattern);
-            units.extend(hosts.map(|host| Unit::Listeners(host.to_owned())));
+            for host in self.registry.overlapping(pattern) {
+                let ports = self.registry.get(host).into_iter().flat_map(|entry| entry.anywhere());
+                units.extend(ports.map(|port| Unit::Anywhere(port.number)));
+                units.insert(Unit::Listeners(host.to_owned()));
+            }
         }
+        units.extend(changes.anywhere.iter().map(|port| Unit::Anywhere(*port)));
         if changes.gateways || !changes.bound.is_empty() || !self.begun {
             units.insert(Unit::Gateways);
         }
@@ -224,7 +262,7 @@ impl Compiler {
 
     /// Does `units` again: new listeners of hosts, and whether the edge changed.
     fn redo(&mut self, units: BTreeSet<Unit>) -> (BTreeMap<String, Vec<Draft>>, bool) {
-        let Self { registry, rules, bindings, settings, pool, ledger, .. } = self;
+        let Self { registry, rules, bindings, settings, pool, ledger, tallies, .. } = self;
         for unit in &units {
             pool.release(&self.units.take(unit));
         }
@@ -237,6 +275,13 @@ impl Compiler {
                 Unit::Listeners(host) => {
                     let new = mesh::drafts(host, bindings, &mut clusters, &mut problems);
                     drafts.insert(host.clone(), new);
+                }
+                Unit::Anywhere(port) => {
+                    if tallies.ports().any(|one| one == *port) {
+                        let hosts = tallies.hosts(*port);
+                        let new = anywhere::draft(*port, hosts, bindings, &mut clusters, &mut problems);
+                        drafts.insert(anywhere::pseudonym(*port), vec![new]);
+                    }
                 }
                 _ => gateway::follow(
                     &self.known.gateways,
@@ -254,9 +299,18 @@ impl Compiler {
         (drafts, !self.gateways.is_same(&before))
     }
 
+    /// Says who may leave.
+    fn police(&mut self, changes: &Changes, resources: &Resources, settings: &Settings) {
+        if changes.egress || !self.begun {
+            let mut problems = Problems::default();
+            self.egress = egress::policies(resources, settings, &mut problems);
+            self.ledger.set(Unit::Egress, problems);
+        }
+    }
+
     fn claims(&mut self) -> Claims {
         let mut problems = Problems::default();
-        let claims = Claims::new(&self.registry, &self.hosts, &mut problems);
+        let claims = Claims::new(&self.registry, &self.hosts, &self.tallies, &mut problems);
         self.ledger.set(Unit::Claims, problems);
         claims
     }

@@ -1,6 +1,7 @@
 //! One service, whichever kind of resource brought it: host, addresses, ports, and who serves each port.
 
 use std::{
+    collections::BTreeSet,
     net::{IpAddr, SocketAddr},
     sync::Arc,
 };
@@ -8,16 +9,25 @@ use std::{
 use ipnet::IpNet;
 
 use super::{
-    Problems, Settings, Source, protocol::Protocol, selection::Workloads, verdict::Wishes, workload::Workload,
+    Problems, Settings, Source,
+    claims::ANY,
+    protocol::Protocol,
+    resolution::{self, Resolution},
+    selection::Workloads,
+    verdict::Wishes,
+    workload::Workload,
 };
 use crate::{
-    Service,
+    ClusterKind, Map, Service,
     istio::{
         names,
         resource::{self, Item, Labels, ServiceEntry, ServicePort},
         scalar::TargetPort,
     },
 };
+
+/// What names were found to be.
+pub(super) type Resolved = Map<String, Arc<[IpAddr]>>;
 
 /// One service.
 pub(super) struct Entry {
@@ -34,6 +44,11 @@ pub(super) struct Entry {
     selectorless: bool,
     /// What the annotations of its resources ask for.
     pub(super) wishes: Wishes,
+    pub(super) resolution: Resolution,
+    /// `exportTo`: the namespaces that see it; `None`: all.
+    pub(super) exported: Option<BTreeSet<String>>,
+    /// Where its datagrams may go.
+    pub(super) datagrams: BTreeSet<(IpNet, u16)>,
     pub(super) ports: Vec<Port>,
 }
 
@@ -42,6 +57,41 @@ pub(super) struct Port {
     pub(super) number: u16,
     pub(super) protocol: Protocol,
     pub(super) instances: Vec<Instance>,
+    /// Where its connections go without endpoints.
+    pub(super) passing: Option<Passing>,
+}
+
+/// Where connections go whose endpoint only the client knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Passing {
+    /// To the address that it dialled, on this port if there is one.
+    Address(Option<u16>),
+    /// To the name that it says first.
+    Name(Option<u16>),
+}
+
+impl Passing {
+    pub(super) fn kind(self) -> ClusterKind {
+        match self {
+            Self::Address(_) => ClusterKind::OriginalDestination,
+            Self::Name(port) => ClusterKind::Named(port),
+        }
+    }
+
+    /// The port that takes the place of the client's; a name's is its cluster's kind's.
+    pub(super) fn port(self) -> Option<u16> {
+        match self {
+            Self::Address(port) => port,
+            Self::Name(_) => None,
+        }
+    }
+}
+
+impl Port {
+    /// Whether clients say whom they want.
+    pub(super) fn has_names(&self) -> bool {
+        matches!(self.protocol, Protocol::Http | Protocol::Tls)
+    }
 }
 
 /// A workload on the port where it serves.
@@ -73,6 +123,7 @@ impl Entry {
     pub(super) fn new(
         sources: &Sources,
         workloads: &Workloads,
+        resolved: &Resolved,
         settings: &Settings,
         problems: &mut Problems,
     ) -> Option<Self> {
@@ -80,7 +131,7 @@ impl Entry {
         let mut entry = services.next().map(|item| of_service(item, workloads, settings, problems));
         services.for_each(|item| drop(of_service(item, workloads, settings, problems)));
         for (item, index) in &sources.entries {
-            let new = of_service_entry(item, &item.spec.hosts[*index], workloads);
+            let new = of_service_entry(item, &item.spec.hosts[*index], workloads, resolved);
             match &mut entry {
                 Some(known) => known.add(item, *index, new, problems),
                 None => entry = Some(new),
@@ -101,6 +152,14 @@ impl Entry {
         self.ports.iter().find(|port| port.number == number)
     }
 
+    /// The ports that it has at any address: it has none of its own, and its clients may have theirs from elsewhere.
+    pub(super) fn anywhere(&self) -> impl Iterator<Item = &Port> {
+        let nowhere = self.addresses.is_empty() && self.subnets.is_empty();
+        let is_open = nowhere && self.resolution != Resolution::Static;
+        let takes = |port: &&Port| port.has_names() || self.resolution == Resolution::None;
+        self.ports.iter().filter(move |port| is_open && takes(port))
+    }
+
     /// Whether `other` claims the same addresses and ports with the same right, and nobody need look at the others'.
     pub(super) fn claims_like(&self, other: &Self) -> bool {
         let numbers = |one: &Self| one.ports.iter().map(|port| port.number).collect::<Vec<_>>();
@@ -109,11 +168,19 @@ impl Entry {
             && (&self.addresses, &self.subnets) == (&other.addresses, &other.subnets)
             && kind(self) == kind(other)
             && numbers(self) == numbers(other)
+            && (self.resolution, &self.exported) == (other.resolution, &other.exported)
+            && self.anywhere().map(|port| port.number).eq(other.anywhere().map(|port| port.number))
     }
 
     /// A host that is there already gets more endpoints; of a ServiceEntry also more addresses and ports.
     fn add(&mut self, item: &Item<ServiceEntry>, index: usize, new: Self, problems: &mut Problems) {
         self.wishes.join(new.wishes);
+        self.datagrams.extend(new.datagrams);
+        if self.exported != new.exported {
+            let what = format!("is another than that of {}; both see the host", self.source.source().key);
+            problems.warn(item, "exportTo", what);
+            self.exported = self.exported.take().zip(new.exported).map(|(one, other)| &one | &other);
+        }
         let is_service = matches!(self.source, Origin::Service(_));
         if !is_service {
             let added: Vec<_> =
@@ -145,7 +212,11 @@ impl Entry {
             let what =
                 "is missing, and Endpoints are not read yet: connections to this Service are left alone";
             problems.warn(&self.source, "selector", what);
-        } else if host.starts_with('*') && self.addresses.is_empty() && self.subnets.is_empty() {
+        } else if host.starts_with('*')
+            && self.addresses.is_empty()
+            && self.subnets.is_empty()
+            && self.anywhere().next().is_none()
+        {
             let what =
                 format!("{host} has no address of its own and a wildcard cannot be dialled; give addresses");
             problems.warn(&self.source, "addresses", what);
@@ -227,6 +298,9 @@ fn of_service(
         headless: spec.is_headless(),
         selectorless: spec.selector.is_empty(),
         wishes: Wishes::of(item),
+        resolution: Resolution::Static,
+        exported: None,
+        datagrams: BTreeSet::new(),
         ports: ports.collect(),
         source,
     }
@@ -255,7 +329,7 @@ fn service_port(
         );
         problems.warn(item, format!("ports[{index}].targetPort"), what);
     }
-    Some(Port { number, protocol, instances })
+    Some(Port { number, protocol, instances, passing: None })
 }
 
 fn instances(
@@ -271,20 +345,32 @@ fn instances(
     serving.iter().filter_map(place).collect()
 }
 
-fn of_service_entry(item: &Arc<Item<ServiceEntry>>, host: &str, workloads: &Workloads) -> Entry {
+fn of_service_entry(
+    item: &Arc<Item<ServiceEntry>>,
+    host: &str,
+    workloads: &Workloads,
+    resolved: &Resolved,
+) -> Entry {
     let (spec, namespace) = (&item.spec, item.key.namespace.as_str());
-    let inline = (0..spec.endpoints.len()).filter_map(|index| Workload::inline(item, index));
-    let mut serving: Vec<_> = inline.map(Arc::new).collect();
+    let host = host.to_ascii_lowercase();
+    let resolution = Resolution::of(spec);
+    let mut serving = by_hand(item, &host, resolved);
     if let Some(selector) = &spec.workload_selector {
         serving.extend(workloads.serving(namespace, &selector.labels, false));
     }
-    let ports = spec.ports.iter().filter_map(|port| {
+    let (mut ports, mut datagrams) = (Vec::new(), BTreeSet::new());
+    for port in &spec.ports {
         let protocol = Protocol::of_entry(&port.protocol, &port.name);
-        let number = port.number.filter(|_| protocol != Protocol::Datagram)?.0;
+        let Some(number) = port.number.map(|number| number.0) else { continue };
         let target = port.target_port.map(|target| TargetPort::Number(target.0));
-        Some(Port { number, protocol, instances: instances(&serving, number, &port.name, target.as_ref()) })
-    });
-    let host = host.to_ascii_lowercase();
+        let instances = instances(&serving, number, &port.name, target.as_ref());
+        if protocol == Protocol::Datagram {
+            datagrams.extend(ways(spec, resolution, number, &instances));
+            continue;
+        }
+        let other = port.target_port.map(|target| target.0).filter(|target| *target != number);
+        ports.push(Port { number, protocol, instances, passing: passing(resolution, protocol, other) });
+    }
     let ranges = spec.addresses.iter().filter(|subnet| subnet.single().is_none());
     Entry {
         service: Service { name: host.clone(), host, namespace: namespace.to_owned() },
@@ -293,7 +379,65 @@ fn of_service_entry(item: &Arc<Item<ServiceEntry>>, host: &str, workloads: &Work
         headless: false,
         selectorless: false,
         wishes: Wishes::of(item),
-        ports: ports.collect(),
+        resolution,
+        exported: resolution::exported(item),
+        datagrams,
+        ports,
         source: Origin::Entry(item.clone()),
     }
+}
+
+/// The endpoints that the entry writes down; for those that are names, what the names were found to be.
+fn by_hand(item: &Arc<Item<ServiceEntry>>, host: &str, resolved: &Resolved) -> Vec<Arc<Workload>> {
+    let resolution = Resolution::of(&item.spec);
+    let found = |name: &str| {
+        let all = resolved.get(name).map_or(&[][..], |addresses| addresses);
+        let some = if resolution == Resolution::DnsRoundRobin { all.len().min(1) } else { all.len() };
+        all[..some].to_vec()
+    };
+    let mut serving = Vec::new();
+    if item.spec.endpoints.is_empty() {
+        let names = resolution::names(&item.spec, host);
+        let addresses = names.iter().flat_map(|name| found(name));
+        serving.extend(addresses.map(|address| Workload::of_name(item, address)));
+    }
+    for (index, endpoint) in item.spec.endpoints.iter().enumerate() {
+        match endpoint.address.parse() {
+            Ok(address) => serving.push(Workload::inline(item, index, address)),
+            Err(_) if resolution.looks_up() => {
+                let addresses = found(&endpoint.address.to_ascii_lowercase()).into_iter();
+                serving.extend(addresses.map(|address| Workload::inline(item, index, address)));
+            }
+            Err(_) => {}
+        }
+    }
+    serving.into_iter().map(Arc::new).collect()
+}
+
+/// Where connections go of a port whose endpoints nobody knows. `target` is another port than the client's.
+fn passing(resolution: Resolution, protocol: Protocol, target: Option<u16>) -> Option<Passing> {
+    match (resolution, protocol) {
+        (Resolution::None, Protocol::Http | Protocol::Tls) | (Resolution::Dynamic, _) => {
+            Some(Passing::Name(target))
+        }
+        (Resolution::None, _) => Some(Passing::Address(target)),
+        _ => None,
+    }
+}
+
+/// Where datagrams to a port may go: to the entry's own addresses and its endpoints, or anywhere where it has neither and looks
+/// nothing up.
+fn ways(
+    spec: &ServiceEntry,
+    resolution: Resolution,
+    port: u16,
+    instances: &[Instance],
+) -> BTreeSet<(IpNet, u16)> {
+    let own = spec.addresses.iter().map(|net| (net.0, port));
+    let serving = instances.iter().map(|one| (one.address.ip().into(), one.address.port()));
+    let mut ways: BTreeSet<_> = own.chain(serving).collect();
+    if ways.is_empty() && resolution == Resolution::None {
+        ways.extend(ANY.map(|any| (any, port)));
+    }
+    ways
 }

@@ -20,10 +20,14 @@ pub(super) enum Unit {
     Addresses,
     /// The listeners of a host, but for their addresses.
     Listeners(String),
+    /// The listener of a port at any address.
+    Anywhere(u16),
     /// Which host has which address.
     Claims,
     /// VirtualServices of hosts that are not there.
     IdleBindings,
+    /// The egress policies.
+    Egress,
     /// The edge.
     Gateways,
     /// One cluster.

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::{
     Problems,
+    anywhere::exported,
     cluster::Clusters,
     entry::{Entry, Port},
     protocol::Protocol,
@@ -35,9 +36,35 @@ fn draft(
     clusters: &mut Clusters<'_>,
     problems: &mut Problems,
 ) -> Draft {
+    let mut wishes = entry.wishes.clone();
+    let rules = rules_with(host, entry, port, bindings, clusters, problems, &mut wishes);
+    let listener = Listener { name: format!("{host}:{}", port.number), rules, ..Listener::default() };
+    Draft { listener, wishes }
+}
+
+/// The rules alone, where others have a say in the rest.
+pub(super) fn rules(
+    host: &str,
+    entry: &Entry,
+    port: &Port,
+    bindings: &Bindings,
+    clusters: &mut Clusters<'_>,
+    problems: &mut Problems,
+) -> Vec<Rule> {
+    rules_with(host, entry, port, bindings, clusters, problems, &mut Wishes::default())
+}
+
+fn rules_with(
+    host: &str,
+    entry: &Entry,
+    port: &Port,
+    bindings: &Bindings,
+    clusters: &mut Clusters<'_>,
+    problems: &mut Problems,
+    wishes: &mut Wishes,
+) -> Vec<Rule> {
     let at = At::Mesh(port.number);
     let mut rules = Vec::new();
-    let mut wishes = entry.wishes.clone();
     let mut complete = false;
     for item in bindings.on(host) {
         if port.protocol == Protocol::Tcp {
@@ -67,8 +94,7 @@ fn draft(
         let route = Arc::new(Route { name: entry.service.host.clone(), destinations });
         rules.push(Rule { matches: Vec::new(), route });
     }
-    let listener = Listener { name: format!("{host}:{}", port.number), rules, ..Listener::default() };
-    Draft { listener, wishes }
+    exported(entry, rules)
 }
 
 /// Hosts of the mesh that no service has: their rules wait for one.

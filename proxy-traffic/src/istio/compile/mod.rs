@@ -4,10 +4,12 @@
 //! listener of the mesh, each bound server of a Gateway a listener of the edge. Pure and deterministic: what
 //! must stay as it was comes in as the previous snapshot.
 
+mod anywhere;
 mod blocks;
 mod claims;
 mod cluster;
 mod compiler;
+mod egress;
 mod entry;
 mod gateway;
 mod ledger;
@@ -16,8 +18,10 @@ mod mesh;
 mod policy;
 mod protocol;
 mod registry;
+mod resolution;
 mod rules;
 mod selection;
+mod tallies;
 mod traffic;
 mod units;
 mod verdict;
@@ -54,6 +58,10 @@ pub struct Settings {
     pub steer_all: bool,
     /// What is over a limit is accepted and closed where no annotation says otherwise; else `connect()` fails.
     pub overflow_closes: bool,
+    /// Namespace of the ConfigMap `istio`, and of the Sidecar that is everybody's.
+    pub root_namespace: String,
+    /// What REGISTRY_ONLY forbids fails in `connect()` where no annotation says otherwise; else it is accepted and closed.
+    pub egress_refuses: bool,
 }
 
 impl Default for Settings {
@@ -66,6 +74,8 @@ impl Default for Settings {
             locality: String::new(),
             steer_all: false,
             overflow_closes: false,
+            root_namespace: "istio-system".to_owned(),
+            egress_refuses: false,
         }
     }
 }

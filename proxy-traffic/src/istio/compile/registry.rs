@@ -1,18 +1,26 @@
 //! Every service by its host, kept up to date: what is not touched by a change stays as it is.
 
-use std::{collections::BTreeMap, ops::Bound, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::Bound,
+    sync::Arc,
+};
 
 use super::{
     Problems, Settings,
-    entry::{Entry, Origin, Sources},
+    entry::{Entry, Origin, Resolved, Sources},
     ledger::{Ledger, Unit},
+    resolution,
     selection::Workloads,
     workload::{Rank, Workload},
 };
-use crate::istio::{
-    names,
-    order::Edit,
-    resource::{Item, Service, ServiceEntry},
+use crate::{
+    Lookup,
+    istio::{
+        names,
+        order::Edit,
+        resource::{Item, Service, ServiceEntry},
+    },
 };
 
 /// Every service by its full host name.
@@ -21,6 +29,9 @@ pub(super) struct Registry {
     entries: BTreeMap<String, Arc<Entry>>,
     sources: BTreeMap<String, Sources>,
     workloads: Workloads,
+    /// The hosts that a name stands for endpoints of.
+    names: BTreeMap<String, BTreeSet<String>>,
+    resolved: Resolved,
 }
 
 /// What changed: hosts with what they were before.
@@ -87,6 +98,7 @@ impl Registry {
             for (item, host, _) in before.iter().flat_map(hosts) {
                 self.sources(&host, touched).entries.retain(|(other, _)| !Arc::ptr_eq(other, item));
                 self.workloads.unwatch(&host, &Origin::Entry(item.clone()));
+                self.follow_names(&host);
             }
             for (item, host, index) in after.iter().flat_map(hosts) {
                 let entries = &mut self.sources(&host, touched).entries;
@@ -94,7 +106,52 @@ impl Registry {
                 let place = entries.partition_point(|(other, index)| (other.order(), *index) < order);
                 entries.insert(place, (item.clone(), index));
                 self.workloads.watch(&host, &Origin::Entry(item.clone()));
+                self.follow_names(&host);
             }
+        }
+    }
+
+    /// Takes in what names were found to be; the hosts that they stand for go to `touched`.
+    pub(super) fn edit_names(&mut self, resolved: &Resolved, touched: &mut Touched) {
+        if self.resolved.is_same(resolved) {
+            return;
+        }
+        for (name, hosts) in &self.names {
+            if self.resolved.get(name.as_str()) != resolved.get(name.as_str()) {
+                hosts.iter().for_each(|host| touch(&self.entries, host, touched));
+            }
+        }
+        self.resolved = resolved.clone();
+    }
+
+    /// The names that have to be looked up, and how.
+    pub(super) fn lookups(&self) -> BTreeMap<String, Lookup> {
+        let mut lookups: BTreeMap<String, Lookup> = BTreeMap::new();
+        for (name, hosts) in &self.names {
+            let sources = hosts.iter().filter_map(|host| Some((host, self.sources.get(host)?)));
+            let entries =
+                sources.flat_map(|(host, sources)| sources.entries.iter().map(move |one| (host, one)));
+            for (host, (item, _)) in entries {
+                if resolution::names(&item.spec, host).contains(name) {
+                    let lookup = resolution::lookup(item);
+                    let known = lookups.entry(name.clone()).or_default();
+                    known.external |= lookup.external;
+                    known.allowed.extend(lookup.allowed);
+                }
+            }
+        }
+        lookups
+    }
+
+    /// The names of `host` changed, perhaps.
+    fn follow_names(&mut self, host: &str) {
+        self.names.retain(|_, hosts| {
+            hosts.remove(host);
+            !hosts.is_empty()
+        });
+        let sources = self.sources.get(host).into_iter().flat_map(|sources| &sources.entries);
+        for name in sources.flat_map(|(item, _)| resolution::names(&item.spec, host)) {
+            self.names.entry(name).or_default().insert(host.to_owned());
         }
     }
 
@@ -123,7 +180,9 @@ impl Registry {
         for host in touched.keys() {
             let mut problems = Problems::default();
             let sources = self.sources.get(host);
-            match sources.and_then(|all| Entry::new(all, &self.workloads, settings, &mut problems)) {
+            let made = sources
+                .and_then(|all| Entry::new(all, &self.workloads, &self.resolved, settings, &mut problems));
+            match made {
                 Some(entry) => drop(self.entries.insert(host.clone(), Arc::new(entry))),
                 None => {
                     self.entries.remove(host);

@@ -229,6 +229,12 @@ fn reason(listener: &Listener, wishes: &Wishes, held: &Held, settings: &Settings
     if let Some(resource) = &wishes.steer {
         return Some(SteerReason::Annotation(resource.clone()));
     }
+    if listener.sniff.any() {
+        return Some(SteerReason::Sniff);
+    }
+    if let Some(cluster) = datapath::reached(listener).find(|cluster| cluster.port.is_some()) {
+        return Some(SteerReason::TargetPort(cluster.name.clone()));
+    }
     let mut matches = listener.rules.iter().flat_map(|rule| &rule.matches);
     if matches.any(|one| one.source_subnet.is_some()) {
         return Some(SteerReason::SourceSubnet);

@@ -67,7 +67,8 @@ fn is_wildcard(name: &str) -> bool {
 }
 
 fn host(entry: &Entry, addresses: Vec<IpAddr>) -> Host {
-    Host { namespace: entry.service.namespace.clone(), addresses, exported: None }
+    let exported = entry.exported.clone();
+    Host { namespace: entry.service.namespace.clone(), addresses, exported }
 }
 
 /// The addresses of a host that needs none of ours; they may be none.
@@ -77,7 +78,9 @@ fn own(entry: &Entry) -> Option<Vec<IpAddr>> {
         let unique: BTreeSet<_> = instances.map(|instance| instance.address.ip()).collect();
         return Some(unique.into_iter().collect());
     }
-    let needs_none = !entry.addresses.is_empty() || !entry.subnets.is_empty() || !entry.is_captured();
+    let has_some = !entry.addresses.is_empty() || !entry.subnets.is_empty();
+    let needs_none =
+        has_some || !entry.is_captured() || !entry.resolution.has_endpoints() || entry.ports.is_empty();
     needs_none.then(|| entry.addresses.clone())
 }
 

@@ -41,6 +41,8 @@ pub(super) enum Rank {
 enum Body {
     /// Among the containers' ports.
     Pod(Arc<Item<Pod>>),
+    /// Nowhere: a name that was looked up.
+    Name(Labels),
     /// In the entry's own table, by the name of the service's port. Labels stand here if they are not just the spec's.
     Entry(Arc<Item<WorkloadEntry>>, Option<Labels>),
     /// As above: one of a ServiceEntry's endpoints.
@@ -75,24 +77,27 @@ impl Workload {
             labels
         });
         let (name, namespace) = (&entry.key.name, &entry.key.namespace);
-        Self::by_hand(&entry.spec, name, namespace, Body::Entry(entry.clone(), labels))
+        let address = entry.spec.address.parse().ok()?;
+        let body = Body::Entry(entry.clone(), labels);
+        Some(Self::by_hand(address, entry.spec.weight, name, namespace, body))
     }
 
-    /// The endpoint of that number in a ServiceEntry: nobody named it.
-    pub(super) fn inline(item: &Arc<Item<ServiceEntry>>, index: usize) -> Option<Self> {
-        let entry = item.spec.endpoints.get(index)?;
-        Self::by_hand(entry, WorkloadName::UNKNOWN, &item.key.namespace, Body::Inline(item.clone(), index))
+    /// The endpoint of that number in a ServiceEntry, at one of its addresses: nobody named it.
+    pub(super) fn inline(item: &Arc<Item<ServiceEntry>>, index: usize, address: IpAddr) -> Self {
+        let weight = item.spec.endpoints[index].weight;
+        let body = Body::Inline(item.clone(), index);
+        Self::by_hand(address, weight, WorkloadName::UNKNOWN, &item.key.namespace, body)
     }
 
-    fn by_hand(entry: &WorkloadEntry, name: &str, namespace: &str, body: Body) -> Option<Self> {
-        Some(Self {
-            address: entry.address.parse().ok()?,
-            weight: entry.weight.max(1),
-            name: Arc::new(workload_name(name, namespace, body.labels())),
-            ready: true,
-            ended: false,
-            body,
-        })
+    /// One address of the host of a ServiceEntry.
+    pub(super) fn of_name(item: &Item<ServiceEntry>, address: IpAddr) -> Self {
+        let body = Body::Name(Labels::new());
+        Self::by_hand(address, 1, WorkloadName::UNKNOWN, &item.key.namespace, body)
+    }
+
+    fn by_hand(address: IpAddr, weight: u32, name: &str, namespace: &str, body: Body) -> Self {
+        let name = Arc::new(workload_name(name, namespace, body.labels()));
+        Self { address, weight: weight.max(1), name, ready: true, ended: false, body }
     }
 
     /// What selectors look at.
@@ -128,6 +133,7 @@ impl Body {
     fn labels(&self) -> &Labels {
         match self {
             Self::Pod(pod) => &pod.metadata.labels,
+            Self::Name(labels) => labels,
             Self::Entry(_, Some(labels)) => labels,
             Self::Entry(entry, None) => &entry.spec.labels,
             Self::Inline(item, index) => &item.spec.endpoints[*index].labels,
@@ -136,7 +142,7 @@ impl Body {
 
     fn by_hand(&self) -> Option<&WorkloadEntry> {
         match self {
-            Self::Pod(_) => None,
+            Self::Pod(_) | Self::Name(_) => None,
             Self::Entry(entry, _) => Some(&entry.spec),
             Self::Inline(item, index) => Some(&item.spec.endpoints[*index]),
         }

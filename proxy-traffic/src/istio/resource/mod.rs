@@ -2,17 +2,20 @@
 //!
 //! Only shapes: what is allowed is `validate`'s business, what it means is `compile`'s.
 
+mod config_map;
 mod destination_rule;
 mod gateway;
 mod kubernetes;
 mod load_balancer;
 mod service_entry;
+mod sidecar;
 mod virtual_service;
 
 use std::{collections::BTreeMap, fmt, net::IpAddr, sync::Arc};
 
 use serde::Deserialize;
 
+pub(crate) use config_map::{MeshConfig, Mode, OutboundTrafficPolicy};
 pub(crate) use destination_rule::{
     ConnectionPool, DestinationRule, OutlierDetection, PortLevelSettings, Subset, TcpKeepalive, TcpSettings,
     TrafficPolicy,
@@ -21,6 +24,7 @@ pub(crate) use gateway::{Gateway, Server};
 pub(crate) use kubernetes::{Pod, Service, ServicePort};
 pub(crate) use load_balancer::{ConsistentHash, Distribute, LoadBalancer, LocalityLbSetting};
 pub(crate) use service_entry::{ServiceEntry, ServiceEntryPort, WorkloadEntry};
+pub(crate) use sidecar::{Sidecar, SidecarSelector};
 pub(crate) use virtual_service::{L4Match, RouteDestination, TcpRoute, VirtualService};
 
 use super::{Problem, order};
@@ -64,6 +68,10 @@ impl Annotations {
     pub(crate) const OVERFLOW: &str = "overflow";
     /// What a limit counts together: a [`crate::LimitScope`].
     pub(crate) const LIMIT_SCOPE: &str = "limit-scope";
+    /// `close`: what is open and no longer allowed is closed; `keep`: it stays.
+    pub(crate) const EGRESS_EXISTING: &str = "egress-existing";
+    /// `close`: what is not allowed is accepted and closed, as Istio does; `refuse`: `connect()` fails.
+    pub(crate) const EGRESS_BLOCKED: &str = "egress-blocked";
 
     /// The value of ours called `name`.
     pub(crate) fn get(&self, name: &str) -> Option<&str> {
@@ -103,11 +111,15 @@ pub(crate) enum Kind {
     Service,
     /// Kubernetes' workloads.
     Pod,
+    /// Istio's policies of clients.
+    Sidecar,
+    /// Kubernetes' settings: Istio's own are used.
+    ConfigMap,
 }
 
 impl Kind {
     /// Every kind, as YAML names it.
-    pub(crate) const ALL: [(Self, &'static str); 7] = [
+    pub(crate) const ALL: [(Self, &'static str); 9] = [
         (Self::VirtualService, "VirtualService"),
         (Self::DestinationRule, "DestinationRule"),
         (Self::ServiceEntry, "ServiceEntry"),
@@ -115,6 +127,8 @@ impl Kind {
         (Self::Gateway, "Gateway"),
         (Self::Service, "Service"),
         (Self::Pod, "Pod"),
+        (Self::Sidecar, "Sidecar"),
+        (Self::ConfigMap, "ConfigMap"),
     ];
 
     /// As YAML names it.
@@ -124,7 +138,7 @@ impl Kind {
 
     /// Whether Kubernetes itself defines it.
     pub(crate) fn is_core(self) -> bool {
-        matches!(self, Self::Service | Self::Pod)
+        matches!(self, Self::Service | Self::Pod | Self::ConfigMap)
     }
 }
 
@@ -188,6 +202,10 @@ pub(crate) enum Resource {
     Service(Arc<Item<Service>>),
     /// See [`Pod`].
     Pod(Arc<Item<Pod>>),
+    /// See [`Sidecar`].
+    Sidecar(Arc<Item<Sidecar>>),
+    /// See [`MeshConfig`].
+    ConfigMap(Arc<Item<MeshConfig>>),
 }
 
 impl Resource {
@@ -201,6 +219,8 @@ impl Resource {
             (Self::Gateway(one), Self::Gateway(other)) => Arc::ptr_eq(one, other),
             (Self::Service(one), Self::Service(other)) => Arc::ptr_eq(one, other),
             (Self::Pod(one), Self::Pod(other)) => Arc::ptr_eq(one, other),
+            (Self::Sidecar(one), Self::Sidecar(other)) => Arc::ptr_eq(one, other),
+            (Self::ConfigMap(one), Self::ConfigMap(other)) => Arc::ptr_eq(one, other),
             _ => false,
         }
     }
@@ -216,6 +236,9 @@ pub struct Resources {
     pub(crate) gateways: Vec<Arc<Item<Gateway>>>,
     pub(crate) services: Vec<Arc<Item<Service>>>,
     pub(crate) pods: Vec<Arc<Item<Pod>>>,
+    pub(crate) sidecars: Vec<Arc<Item<Sidecar>>>,
+    /// All that are called `istio`; the root namespace's is used.
+    pub(crate) config_maps: Vec<Arc<Item<MeshConfig>>>,
     /// What names were found to be, see [`super::Store::resolve`].
     pub(crate) resolved: Map<String, Arc<[IpAddr]>>,
     /// Resources that another file brings as well.
@@ -228,7 +251,8 @@ impl Resources {
     pub fn len(&self) -> usize {
         let istio = self.virtual_services.len() + self.destination_rules.len() + self.gateways.len();
         let entries = self.service_entries.len() + self.workload_entries.len();
-        istio + entries + self.services.len() + self.pods.len()
+        let policies = self.sidecars.len() + self.config_maps.len();
+        istio + entries + policies + self.services.len() + self.pods.len()
     }
 
     /// Whether nothing is in force.
@@ -249,7 +273,8 @@ impl Resources {
         }
         each!(
             virtual_services: VirtualService, destination_rules: DestinationRule, service_entries: ServiceEntry,
-            workload_entries: WorkloadEntry, gateways: Gateway, services: Service, pods: Pod
+            workload_entries: WorkloadEntry, gateways: Gateway, services: Service, pods: Pod,
+            sidecars: Sidecar, config_maps: ConfigMap
         );
     }
 }

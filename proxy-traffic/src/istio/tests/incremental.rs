@@ -7,7 +7,7 @@ use proptest::{collection::vec, prelude::*};
 use super::{super::Compiler, *};
 
 /// Resources of a world so small that they meet: `@a`, `@b` and `@c` are small numbers, `N` a namespace, `T` a policy,
-/// `W` annotations, `H` a host.
+/// `W` annotations, `X` those of a policy, `H` a host.
 const RESOURCES: &[&str] = &[
     "{apiVersion: v1, kind: Service, metadata: {name: s@a, namespace: N, W}, spec: {clusterIP: 10.0.0.@b, selector: {app: a@b}, \
      ports: [{name: tcp, port: 8@c, targetPort: 80}]}}",
@@ -41,6 +41,18 @@ const RESOURCES: &[&str] = &[
     "{apiVersion: networking.istio.io/v1, kind: DestinationRule, metadata: {name: d@a, namespace: N}, spec: {host: s@b, T, subsets: [{name: u@c, labels: {app: a@b}}]}}",
     "{apiVersion: networking.istio.io/v1, kind: Gateway, metadata: {name: g@a, namespace: N}, spec: {selector: {istio: ingressgateway}, \
      servers: [{port: {number: 8@c, name: tcp, protocol: TCP}, hosts: ['*']}, {port: {number: 90, name: t, protocol: TCP}, hosts: ['*.test']}]}}",
+    "{apiVersion: networking.istio.io/v1, kind: Sidecar, metadata: {name: c@a, namespace: N, X}, spec: {workloadSelector: {labels: {app: a@b}}, \
+     outboundTrafficPolicy: {mode: REGISTRY_ONLY}}}",
+    "{apiVersion: networking.istio.io/v1, kind: Sidecar, metadata: {name: c@a, namespace: N, X}, spec: {outboundTrafficPolicy: {mode: ALLOW_ANY}}}",
+    "{apiVersion: networking.istio.io/v1, kind: Sidecar, metadata: {name: c@a, namespace: istio-system}, spec: {outboundTrafficPolicy: {mode: REGISTRY_ONLY}}}",
+    "{apiVersion: v1, kind: ConfigMap, metadata: {name: istio, namespace: istio-system, X}, data: {mesh: 'outboundTrafficPolicy: {mode: REGISTRY_ONLY}'}}",
+    "{apiVersion: v1, kind: ConfigMap, metadata: {name: istio, namespace: istio-system, X}, data: {mesh: 'connectTimeout: 1@cs'}}",
+    "{apiVersion: networking.istio.io/v1, kind: ServiceEntry, metadata: {name: e@a, namespace: N, W}, spec: {hosts: ['y.test', 'z@b.test'], resolution: DNS, \
+     exportTo: [n@b], ports: [{number: 8@c, name: tls}, {number: 53, name: udp}]}}",
+    "{apiVersion: networking.istio.io/v1, kind: ServiceEntry, metadata: {name: e@a, namespace: N}, spec: {hosts: ['*.z@b.test'], \
+     resolution: DNS, ports: [{number: 8@c, name: http}], endpoints: [{address: y.test, labels: {v: v@b}}, {address: 'z1.test', weight: 3}]}}",
+    "{apiVersion: networking.istio.io/v1, kind: ServiceEntry, metadata: {name: e@a, namespace: N}, spec: {hosts: [z@b.test], \
+     ports: [{number: 8@c, name: tcp, targetPort: 80}, {number: 443, name: https}]}}",
     "}{",
 ];
 
@@ -70,6 +82,12 @@ const ANNOTATIONS: &[&str] = &[
     "annotations: {shunt.dev/limit-scope: node}",
 ];
 
+const EGRESS: &[&str] = &[
+    "annotations: {}",
+    "annotations: {shunt.dev/egress-existing: close}",
+    "annotations: {shunt.dev/egress-blocked: refuse}",
+];
+
 /// One resource of the small world.
 fn any_resource() -> impl Strategy<Value = String> {
     let numbers = (1usize..3, 1usize..4, 0usize..3);
@@ -94,6 +112,8 @@ fn made(
     text = text.replace("hosts: [H", &format!("hosts: [{host}")).replace("host: H", &format!("host: {host}"));
     text = text.replace(" T,", &format!(" {policy},")).replace(" T}", &format!(" {policy}}}"));
     text = text.replace("namespace: N", &format!("namespace: n{namespace}"));
+    let egress = EGRESS[numbers[1] % EGRESS.len()];
+    let text = text.replace(" X}", &format!(" {egress}}}"));
     text.replace(" W}", &format!(" {annotations}}}")) + "\n---\n"
 }
 
@@ -120,6 +140,8 @@ fn same_where_alike<T: PartialEq>(old: Option<&Arc<T>>, new: &Arc<T>) -> bool {
 fn compare(before: &Snapshot, step: &Snapshot, whole: &Snapshot) -> Result<(), TestCaseError> {
     prop_assert_eq!(step.to_string(), whole.to_string());
     prop_assert_eq!(&step.hosts, &whole.hosts);
+    prop_assert_eq!(&step.egress, &whole.egress);
+    prop_assert_eq!(&step.http_ports, &whole.http_ports);
     prop_assert_eq!(&step.clusters, &whole.clusters);
     prop_assert_eq!(&step.listeners, &whole.listeners);
     prop_assert_eq!(&step.gateways, &whole.gateways);
@@ -162,6 +184,8 @@ proptest! {
         for (file, resources, turn) in edits {
             let file = format!("{file}.yaml");
             if turn == 0 { store.remove(&file) } else { store.replace(&file, &resources.concat()); }
+            let addresses = (0..turn % 3).map(|last| [203, 0, 113, last as u8].into());
+            store.resolve(["y.test", "z1.test", "z2.test", "x.test"][turn % 4], addresses.collect());
             let settings = Settings { overflow_closes: turn == 1, ..settings.clone() };
             let (step, found) = compiler.compile(store.resources(), &before, &settings);
             let (whole, all) = compile(store.resources(), &before, &settings);

@@ -1,8 +1,10 @@
 //! Rows of data: YAML in, the snapshot's listing or a problem out.
 
+mod egress;
 mod gateway;
 mod incremental;
 mod locality;
+mod lookups;
 mod mesh;
 mod policy;
 mod problems;

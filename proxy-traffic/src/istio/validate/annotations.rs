@@ -10,9 +10,13 @@ const KNOWN: &[(&str, &[Kind], &[&str])] = &[
     (Annotations::DATAPATH, ROUTED, &["steer", "auto"]),
     (Annotations::OVERFLOW, ROUTED, &["refuse", "close"]),
     (Annotations::LIMIT_SCOPE, &[Kind::DestinationRule], &["workload", "node", "endpoint"]),
+    (Annotations::EGRESS_EXISTING, POLICED, &["close", "keep"]),
+    (Annotations::EGRESS_BLOCKED, POLICED, &["close", "refuse"]),
 ];
 /// Kinds that listeners are made of.
 const ROUTED: &[Kind] = &[Kind::Service, Kind::ServiceEntry, Kind::VirtualService];
+/// Kinds that say who may leave.
+const POLICED: &[Kind] = &[Kind::ConfigMap, Kind::Sidecar];
 
 /// Reports what has no effect on a resource of `kind`.
 pub(in crate::istio) fn annotations(kind: Kind, annotations: &Annotations, report: &mut Report<'_>) {

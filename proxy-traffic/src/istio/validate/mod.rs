@@ -3,21 +3,25 @@
 //! Whether the things that a resource names exist is only known with all resources at hand: see `compile`.
 
 mod annotations;
+mod config_map;
 mod destination_rule;
 mod gateway;
 mod kubernetes;
 mod load_balancer;
 mod service_entry;
+mod sidecar;
 mod traffic_policy;
 mod virtual_service;
 
 use std::collections::BTreeSet;
 
 pub(super) use annotations::annotations;
+pub(super) use config_map::mesh_config;
 pub(super) use destination_rule::destination_rule;
 pub(super) use gateway::gateway;
 pub(super) use kubernetes::{pod, service};
 pub(super) use service_entry::{service_entry, workload_entry};
+pub(super) use sidecar::sidecar;
 pub(super) use virtual_service::virtual_service;
 
 use super::problem::Report;

@@ -30,7 +30,8 @@ const LOCATIONS: [&str; 2] = ["MESH_EXTERNAL", "MESH_INTERNAL"];
 pub(in crate::istio) fn service_entry(spec: &ServiceEntry, report: &mut Report<'_>) {
     resolution(spec, report);
     hosts(spec, report);
-    super::export_to(&spec.export_to, report);
+    addresses(spec, report);
+    export_to(&spec.export_to, report);
     if let Some(location) = spec.location.as_ref().filter(|text| !LOCATIONS.contains(&text.as_str())) {
         report.error("location", format!("\"{location}\" is unknown; write {}", LOCATIONS.join(" or ")));
     }
@@ -54,15 +55,80 @@ pub(in crate::istio) fn workload_entry(spec: &WorkloadEntry, report: &mut Report
 }
 
 fn resolution(spec: &ServiceEntry, report: &mut Report<'_>) {
-    let what = match spec.resolution.as_deref() {
-        Some("STATIC") => return,
-        Some(known @ ("NONE" | "DNS" | "DNS_ROUND_ROBIN" | "DYNAMIC_DNS")) => {
-            format!("{known} is not served yet; STATIC with endpoints is")
+    match spec.resolution.as_deref() {
+        Some("STATIC" | "DNS") => {}
+        None | Some("NONE") => none(spec, report),
+        Some("DNS_ROUND_ROBIN") if spec.endpoints.len() > 1 => report.error(
+            "endpoints",
+            "DNS_ROUND_ROBIN takes one endpoint at most, whose first address serves; write DNS for several",
+        ),
+        Some("DNS_ROUND_ROBIN") => {}
+        Some("DYNAMIC_DNS") => dynamic(spec, report),
+        Some(unknown) => report.error(
+            "resolution",
+            format!("\"{unknown}\" is unknown; write NONE, STATIC, DNS, DNS_ROUND_ROBIN or DYNAMIC_DNS"),
+        ),
+    }
+    let looks_up = spec.resolution.as_deref().is_some_and(|text| text.starts_with("DNS"));
+    for (index, host) in spec.hosts.iter().enumerate().filter(|_| looks_up && spec.endpoints.is_empty()) {
+        if host.starts_with('*') || host.parse::<IpAddr>().is_ok() {
+            let what = format!("{host} cannot be looked up; give endpoints with names, or write NONE");
+            report.error(format!("hosts[{index}]"), what);
         }
-        Some(unknown) => format!("\"{unknown}\" is unknown; write STATIC and give endpoints"),
-        None => "is missing, which means NONE; that is not served yet, STATIC with endpoints is".to_owned(),
-    };
-    report.error("resolution", what);
+    }
+}
+
+/// Connections go where they were going.
+fn none(spec: &ServiceEntry, report: &mut Report<'_>) {
+    if !spec.endpoints.is_empty() {
+        report
+            .error("endpoints", "resolution NONE goes to the address that was dialled; write STATIC or DNS");
+    }
+    if spec.workload_selector.is_some() {
+        report.warn("workloadSelector", "has no effect with resolution NONE; write STATIC");
+    }
+}
+
+/// Names are looked up when somebody says them.
+fn dynamic(spec: &ServiceEntry, report: &mut Report<'_>) {
+    for (index, _) in spec.hosts.iter().enumerate().filter(|(_, host)| !host.starts_with("*.")) {
+        report.error(format!("hosts[{index}]"), "DYNAMIC_DNS is for wildcards; write DNS for one host");
+    }
+    if !spec.addresses.is_empty() {
+        report.error("addresses", "DYNAMIC_DNS has none: the name that the client says decides");
+    }
+    if !spec.endpoints.is_empty() {
+        report.error("endpoints", "DYNAMIC_DNS has none: the name that the client says decides");
+    }
+    for (index, port) in spec.ports.iter().enumerate() {
+        let named = ["HTTP", "HTTP2", "GRPC", "TLS", "HTTPS"];
+        if !named.contains(&port.protocol.to_ascii_uppercase().as_str()) {
+            let what = "DYNAMIC_DNS needs a protocol in which clients say a name; write HTTP or TLS";
+            report.error(format!("ports[{index}].protocol"), what);
+        }
+    }
+}
+
+fn addresses(spec: &ServiceEntry, report: &mut Report<'_>) {
+    let looks_up = spec.resolution.as_deref().is_some_and(|text| text.starts_with("DNS"));
+    for (index, subnet) in spec.addresses.iter().enumerate() {
+        if looks_up && subnet.single().is_none() {
+            let what = "is a range, which only NONE and STATIC can serve; write single addresses, or none";
+            report.error(format!("addresses[{index}]"), what);
+        }
+    }
+}
+
+/// Who sees it.
+fn export_to(all: &[String], report: &mut Report<'_>) {
+    for (index, one) in all.iter().enumerate() {
+        let field = format!("exportTo[{index}]");
+        if !["*", ".", "~"].contains(&one.as_str()) && !names::is_label(one) {
+            report.error(field, format!("\"{one}\" is no namespace; write *, ., ~ or a namespace's name"));
+        } else if all.len() > 1 && ["*", "~"].contains(&one.as_str()) {
+            report.warn(field, format!("{one} makes the others useless; write it alone"));
+        }
+    }
 }
 
 fn hosts(spec: &ServiceEntry, report: &mut Report<'_>) {
@@ -101,8 +167,6 @@ fn port(field: &str, port: &ServiceEntryPort, report: &mut Report<'_>) {
             format!("{field}.protocol"),
             format!("\"{}\" is not a protocol; write TCP", port.protocol),
         );
-    } else if protocol == "UDP" {
-        report.warn(format!("{field}.protocol"), "UDP is never proxied; the port has no effect");
     }
 }
 
@@ -117,15 +181,21 @@ fn endpoints(spec: &ServiceEntry, report: &mut Report<'_>) {
         Some(selector) if selector.labels.is_empty() => {
             report.warn("workloadSelector.labels", "is empty: every workload of the namespace serves this");
         }
-        None if spec.endpoints.is_empty() => {
+        None if spec.endpoints.is_empty() && spec.resolution.as_deref() == Some("STATIC") => {
             report
                 .warn("endpoints", "there is neither an endpoint nor a workloadSelector: nobody serves this");
         }
         _ => {}
     }
+    let looks_up = spec.resolution.as_deref().is_some_and(|text| text.starts_with("DNS"));
     for (index, endpoint) in spec.endpoints.iter().enumerate() {
         let field = format!("endpoints[{index}]");
-        address(&format!("{field}.address"), endpoint, report);
+        let address_field = format!("{field}.address");
+        if looks_up {
+            name_or_address(&address_field, endpoint, report);
+        } else {
+            address(&address_field, endpoint, report);
+        }
         for name in endpoint.ports.keys() {
             if !spec.ports.iter().any(|port| port.name == *name) {
                 report
@@ -143,5 +213,16 @@ fn address(field: &str, entry: &WorkloadEntry, report: &mut Report<'_>) {
         report.error(field, "unix sockets are not served yet; write an IP address");
     } else if text.parse::<IpAddr>().is_err() {
         report.error(field, format!("\"{text}\" is not an IP address, which STATIC resolution needs"));
+    }
+}
+
+/// Where names are looked up.
+fn name_or_address(field: &str, entry: &WorkloadEntry, report: &mut Report<'_>) {
+    let text = &entry.address;
+    let is_name = text.contains('.') && !text.starts_with('*') && names::fault(text).is_none();
+    if text.is_empty() || text.starts_with("unix://") {
+        address(field, entry, report);
+    } else if text.parse::<IpAddr>().is_err() && !is_name {
+        report.error(field, format!("\"{text}\" is neither an IP address nor a full host name"));
     }
 }

@@ -76,6 +76,7 @@ pub(super) fn entry(event: &Event, parties: &Parties<'_>, snapshot: &Snapshot, c
         flag,
         cause,
         path: "direct",
+        server_name: None,
     }
 }
 

@@ -29,7 +29,7 @@ pub(super) fn append(format: Format, entry: &Entry, out: &mut String) {
 }
 
 /// All fields, in the order of the line.
-fn fields(entry: &Entry) -> [(&'static str, Value); 13] {
+fn fields(entry: &Entry) -> [(&'static str, Value); 14] {
     let text = |value: &dyn std::fmt::Display| Value::Text(value.to_string());
     let or_dash = |value: Option<String>| Value::Text(value.unwrap_or_else(|| "-".to_owned()));
     [
@@ -46,6 +46,7 @@ fn fields(entry: &Entry) -> [(&'static str, Value); 13] {
         ("response_flags", text(&entry.flag)),
         ("cause", text(&entry.cause.as_str())),
         ("path", text(&entry.path)),
+        ("requested_server_name", or_dash(entry.server_name.as_deref().map(str::to_owned))),
     ]
 }
 

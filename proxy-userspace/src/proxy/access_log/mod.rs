@@ -69,6 +69,8 @@ pub struct Entry {
     pub cause: Cause,
     /// Who carried it: `proxy` or `direct`.
     pub path: &'static str,
+    /// The name that the client said first, where a rule asked for it: a TLS server name or an HTTP host.
+    pub server_name: Option<Box<str>>,
 }
 
 #[derive(Debug)]

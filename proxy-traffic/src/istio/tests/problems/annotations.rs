@@ -13,6 +13,10 @@ const ROWS: &[(&str, &str, &str, &str, &str)] = &[
     ("DestinationRule", RULE, "limit-scope", "endpoint", ""),
     ("VirtualService", ROUTES, "datapath", "steer", ""),
     ("VirtualService", ROUTES, "overflow", "close", ""),
+    ("Sidecar", POLICY, "egress-existing", "close", ""),
+    ("Sidecar", POLICY, "egress-existing", "keep", ""),
+    ("Sidecar", POLICY, "egress-blocked", "refuse", ""),
+    ("Sidecar", POLICY, "egress-blocked", "close", ""),
     ("Service", SERVICE, "datapath", "direct", "\"direct\" has no effect; write steer or auto"),
     ("Service", SERVICE, "overflow", "Close", "write refuse or close"),
     ("Service", SERVICE, "overflow", "true", "\"true\" has no effect"),
@@ -26,12 +30,16 @@ const ROWS: &[(&str, &str, &str, &str, &str)] = &[
         "a VirtualService has shunt.dev/datapath and shunt.dev/overflow",
     ),
     ("DestinationRule", RULE, "datapath", "steer", "a DestinationRule has shunt.dev/limit-scope"),
+    ("Sidecar", POLICY, "egress-existing", "no", "write close or keep"),
+    ("Sidecar", POLICY, "egress-blocked", "deny", "write close or refuse"),
+    ("Sidecar", POLICY, "datapath", "steer", "has shunt.dev/egress-existing and shunt.dev/egress-blocked"),
     ("Pod", "status: {podIP: 10.1.0.7}", "datapath", "steer", "of Shunt's own a Pod has nothing"),
 ];
 
 const SERVICE: &str =
     "spec: {clusterIP: 10.0.0.6, selector: {app: db}, ports: [{port: 5432, targetPort: 15432}]}";
 const RULE: &str = "spec: {host: test, trafficPolicy: {loadBalancer: {simple: RANDOM}}}";
+const POLICY: &str = "spec: {outboundTrafficPolicy: {mode: REGISTRY_ONLY}}";
 const ROUTES: &str = "spec: {hosts: [test], tcp: [{route: [{destination: {host: db}}]}]}";
 
 #[test]

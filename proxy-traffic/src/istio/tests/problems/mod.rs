@@ -1,10 +1,12 @@
 //! Bad input: each row is a spec, and the field and words of the problem that its owner reads.
 
 mod annotations;
+mod config_map;
 mod destination_rule;
 mod gateway;
 mod kubernetes;
 mod service_entry;
+mod sidecar;
 mod traffic_policy;
 mod virtual_service;
 
@@ -74,8 +76,8 @@ const FILES: &[(&str, &str, &str, &str, Severity)] = &[
         Warning,
     ),
     (
-        "{apiVersion: networking.istio.io/v1, kind: Sidecar, metadata: {name: a, namespace: b}}",
-        "Sidecar b/a",
+        "{apiVersion: networking.istio.io/v1, kind: EnvoyFilter, metadata: {name: a, namespace: b}}",
+        "EnvoyFilter b/a",
         "",
         "not used",
         Warning,

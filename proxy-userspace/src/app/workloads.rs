@@ -16,15 +16,15 @@ use std::{
 
 use anyhow::{Context as _, bail, ensure};
 use proxy_common::{FailurePolicy, v4_mapped};
-use proxy_traffic::{Door, Workload};
+use proxy_traffic::{Door, Snapshot, Workload};
 
-use super::{dial::InNamespace, direct::Direct};
+use super::{dial::InNamespace, direct::Direct, dns::Names, egress};
 use crate::{
     admin::{Ask, Enrolment, WorkloadRow},
     cause::chain,
     kernel::{self, Doors, Kernel},
     metrics::Metrics,
-    node::{Listeners, Namespace, Steering, cgroup, routing},
+    node::{Listeners, NameSockets, Namespace, Steering, cgroup, routing},
     proxy::{Acceptor, AcceptorHandle, Workers},
 };
 
@@ -32,6 +32,9 @@ use crate::{
 pub(super) struct Workloads {
     pub(super) kernel: Kernel,
     pub(super) direct: Direct,
+    names: Names,
+    /// The daemon's own cgroup.
+    daemon: u64,
     places: Places,
     captured: BTreeMap<String, Captured>,
     /// No longer captured, but with connections that are still open.
@@ -93,8 +96,43 @@ impl Drop for Routed {
 }
 
 impl Workloads {
-    pub(super) fn new(kernel: Kernel, direct: Direct, places: Places) -> Self {
-        Self { kernel, direct, places, captured: BTreeMap::new(), leaving: Vec::new(), settled: false }
+    pub(super) fn new(kernel: Kernel, direct: Direct, names: Names, places: Places, daemon: u64) -> Self {
+        let (captured, leaving) = (BTreeMap::new(), Vec::new());
+        Self { kernel, direct, names, daemon, places, captured, leaving, settled: false }
+    }
+
+    /// Does what `snapshot` asks for beside the kernel's tables, which are those of it already.
+    pub(super) fn follow(&mut self, before: &Snapshot, snapshot: &Snapshot) {
+        self.names.follow(&snapshot.lookups);
+        for captured in self.captured.values() {
+            let policy = snapshot.egress.of(&captured.workload);
+            if before.egress.of(&captured.workload) != policy && policy.closes_existing {
+                self.close_existing(captured, snapshot);
+            }
+        }
+    }
+
+    /// Ends what is open and no longer allowed.
+    fn close_existing(&self, captured: &Captured, snapshot: &Snapshot) {
+        let name = &captured.workload.name;
+        let closed = egress::close_existing(
+            &egress::Extent {
+                namespace: &captured.extent.namespace,
+                cgroup: captured.extent.cgroup.as_deref(),
+                daemon: self.daemon,
+            },
+            snapshot,
+            self.direct.sockets(captured.extent.namespace.cookie()),
+        );
+        match closed {
+            Ok(0) => {}
+            Ok(count) => {
+                tracing::info!("workload {name}: {count} connections are no longer allowed and were closed")
+            }
+            Err(error) => {
+                tracing::warn!("workload {name}: connections that are no longer allowed stay open: {error}")
+            }
+        }
     }
 
     /// Captures everybody added so far, and from here on whoever is added. Until now what a killed daemon left
@@ -122,8 +160,19 @@ impl Workloads {
         let (v4, v6) = (listeners.v4.as_fd(), listeners.v6.as_ref().ok().map(|listener| listener.as_fd()));
         let own = extent.namespace.own_addresses().context("cannot list the namespace's addresses")?;
         self.kernel.set_own(cookie, &own)?;
-        let doors = Doors { v4, v6, dns4: None, dns6: None };
+        let questions = self.name_sockets(&extent.namespace, &name);
+        let dns4 = questions.as_ref().map(|sockets| sockets.v4.as_fd());
+        let dns6 =
+            questions.as_ref().and_then(|sockets| sockets.v6.as_ref().ok()).map(|socket| socket.as_fd());
+        let entry = proxy_common::Workload {
+            flags: if dns4.is_some() { proxy_common::Workload::DNS } else { 0 },
+            ..entry
+        };
+        let doors = Doors { v4, v6, dns4, dns6 };
         self.kernel.enroll(extent.namespace.as_fd(), cookie, entry, workload.clone(), &doors)?;
+        if let Some(sockets) = questions {
+            self.names.serve(&extent.namespace, &workload, sockets);
+        }
         self.direct.open(&extent.namespace, &workload);
         let dial = Arc::new(InNamespace(extent.namespace.clone()));
         let acceptors = Vec::new();
@@ -135,6 +184,19 @@ impl Workloads {
             return Err(error);
         }
         Ok(())
+    }
+
+    /// Where the workload's name queries arrive; without, it asks its resolvers as ever.
+    fn name_sockets(&self, namespace: &Namespace, workload: &str) -> Option<NameSockets> {
+        if !self.names.answers {
+            return None;
+        }
+        let opened = namespace.name_sockets();
+        opened
+            .inspect_err(|error| {
+                tracing::warn!("workload {workload}: its name queries are left alone: {error}");
+            })
+            .ok()
     }
 
     /// A name and a namespace belong to one workload only.
@@ -163,8 +225,13 @@ impl Workloads {
     fn routed(&self, namespace: &Arc<Namespace>) -> anyhow::Result<Arc<Routed>> {
         let same = |one: &&Captured| one.extent.namespace.cookie() == namespace.cookie();
         let held = self.leaving.iter().find(same).map(|leaving| leaving.routed.clone());
-        // Those that are held are kept in repair by `tend`.
-        held.map_or_else(|| Routed::new(namespace.clone(), self.places.steering).map(Arc::new), Ok)
+        let Some(held) = held else {
+            return Routed::new(namespace.clone(), self.places.steering).map(Arc::new);
+        };
+        // The one that leaves asks no names any more, its successor does.
+        routing::ensure(namespace, &self.places.steering)
+            .context("cannot route inside the network namespace")?;
+        Ok(held)
     }
 
     /// What the programs need to know.
@@ -203,7 +270,14 @@ impl Workloads {
         let Some(mut captured) = self.captured.remove(name) else {
             bail!("there is no workload {name}; `shunt status` lists them");
         };
-        self.kernel.unenroll(captured.extent.namespace.cookie())?;
+        let cookie = captured.extent.namespace.cookie();
+        // Its sockets are marked for as long as they live: from here on they ask their resolvers again.
+        let leaving = Steering { names: false, ..self.places.steering };
+        if let Err(error) = routing::ensure(&captured.extent.namespace, &leaving) {
+            tracing::warn!("workload {name}: its name queries may go unanswered: {error}");
+        }
+        self.names.leave(cookie);
+        self.kernel.unenroll(cookie)?;
         captured.acceptors.drain(..).for_each(|acceptor| acceptor.stop());
         self.leaving.push(captured);
         self.attach()
@@ -211,7 +285,7 @@ impl Workloads {
 
     /// Keeps things true that others may have changed: routes that went with an address, namespaces that were
     /// deleted, rules that nobody needs any more.
-    pub(super) fn tend(&mut self, metrics: &Metrics) {
+    pub(super) fn tend(&mut self, metrics: &Metrics, snapshot: &Snapshot) {
         let gone = self.captured.values().filter_map(|one| Some((one.workload.name.clone(), one.lost()?)));
         for (name, what) in gone.collect::<Vec<_>>() {
             tracing::info!("the {what} of workload {name} is gone; it is left alone");
@@ -219,9 +293,15 @@ impl Workloads {
                 tracing::warn!("workload {name}: {}", chain(error.as_ref()));
             }
         }
-        for captured in self.captured.values().chain(&self.leaving) {
+        self.look_after_addresses(snapshot);
+        let back: BTreeSet<_> = self.captured.values().map(|one| one.extent.namespace.cookie()).collect();
+        let leaving = self.leaving.iter().filter(|one| !back.contains(&one.extent.namespace.cookie()));
+        let leaving = leaving.map(|one| (one, Steering { names: false, ..self.places.steering }));
+        for (captured, steering) in
+            self.captured.values().map(|one| (one, self.places.steering)).chain(leaving)
+        {
             let name = &captured.workload.name;
-            match routing::ensure(&captured.extent.namespace, &self.places.steering) {
+            match routing::ensure(&captured.extent.namespace, &steering) {
                 Ok(false) => {}
                 Ok(true) => tracing::info!("workload {name}: its routing rules were gone and are back"),
                 Err(error) => tracing::warn!("workload {name}: its routing rules cannot be kept: {error}"),
@@ -240,6 +320,20 @@ impl Workloads {
             }
             !over
         });
+    }
+
+    /// Interfaces come and go; and so may connections that went around the programs.
+    fn look_after_addresses(&mut self, snapshot: &Snapshot) {
+        for captured in self.captured.values() {
+            let (name, namespace) = (&captured.workload.name, &captured.extent.namespace);
+            let own = namespace.own_addresses().map_err(anyhow::Error::from);
+            if let Err(error) = own.and_then(|own| Ok(self.kernel.set_own(namespace.cookie(), &own)?)) {
+                tracing::warn!("workload {name}: its own addresses are not known: {}", chain(error.as_ref()));
+            }
+            if snapshot.egress.of(&captured.workload).closes_existing {
+                self.close_existing(captured, snapshot);
+            }
+        }
     }
 
     /// Writes and reports what the kernel tells of single connections.

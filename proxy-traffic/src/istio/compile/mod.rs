@@ -21,6 +21,7 @@ mod registry;
 mod resolution;
 mod rules;
 mod selection;
+mod service_entry;
 mod tallies;
 mod traffic;
 mod units;

@@ -3,6 +3,7 @@
 use std::net::UdpSocket;
 
 use serde_json::Value;
+use socket2::{Domain, Protocol, Socket, Type};
 use tests::client::{Dial, connect, must_be_refused};
 use tests::daemon::field;
 use tests::internet::ECHO;
@@ -23,7 +24,7 @@ fn must_count(scene: &Outlook, labels: &[(&str, &str)], expected: u64) {
 
 /// The lines about what was denied.
 fn denied(scene: &Outlook) -> Vec<Value> {
-    let is_it = |line: &Value| field(line, "cause") == "egress_denied";
+    let is_it = |line: &Value| field(line, "cluster") == "BlackHoleCluster";
     scene.daemon.log().into_iter().filter(is_it).collect()
 }
 
@@ -65,10 +66,14 @@ fn every_refused_attempt_has_one_line_and_one_count() {
     let error = socket.send_to(b"hello", at(GOOGLE.1, 4433)).unwrap_err();
     assert_eq!(error.kind(), std::io::ErrorKind::ConnectionRefused);
     must_count(&scene, &[("destination", "203.0.113.10:4433"), ("protocol", "udp")], 1);
-    wait::until("each has its line", || denied(&scene).len() == 3);
+    scene.client.enter(|| Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::ICMPV4))).unwrap_err();
+    must_count(&scene, &[("protocol", "icmp")], 1);
+    must_count(&scene, &[("source_workload", "client")], 4);
+    wait::until("each has its line", || denied(&scene).len() == 4);
+    scene.daemon.must_log(&[("cause", "socket_denied")]);
     let line = scene.daemon.must_log(&[("original_destination", "203.0.113.10:4433")]);
     for (key, expected) in
-        [("workload", "default/client"), ("cluster", "BlackHoleCluster"), ("response_flags", "UH")]
+        [("workload", "default/client"), ("response_flags", "UH"), ("cause", "datagram_denied")]
     {
         assert_eq!(field(&line, key), expected, "{key} in {line}");
     }

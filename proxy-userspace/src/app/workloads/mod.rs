@@ -4,28 +4,28 @@
 //! entry, the programs at its cgroup. It is left alone in reverse, except that its routing rules stay until its
 //! last captured connection has ended: they carry its packets.
 
+mod captured;
+mod upkeep;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs,
     net::IpAddr,
-    os::{fd::AsFd as _, unix::fs::MetadataExt as _},
-    path::{Path, PathBuf},
+    os::fd::AsFd as _,
+    path::PathBuf,
     sync::Arc,
-    time::Instant,
 };
 
 use anyhow::{Context as _, bail, ensure};
 use proxy_common::{FailurePolicy, v4_mapped};
-use proxy_traffic::{Door, Snapshot, Workload};
+use proxy_traffic::{Snapshot, Workload};
 
-use super::{dial::InNamespace, direct::Direct, dns::Names, egress};
+use self::captured::{Captured, Routed, families};
+use super::{dial::InNamespace, direct::Direct, dns::Names};
 use crate::{
     admin::{Ask, Enrolment, WorkloadRow},
-    cause::chain,
     kernel::{self, Doors, Kernel},
-    metrics::Metrics,
     node::{Listeners, NameSockets, Namespace, Steering, cgroup, routing},
-    proxy::{Acceptor, AcceptorHandle, Workers},
+    proxy::Workers,
 };
 
 /// Everybody who is looked after, and the kernel's part of it.
@@ -62,77 +62,10 @@ pub(super) struct Extent {
     pub(super) cgroup: Option<PathBuf>,
 }
 
-struct Captured {
-    workload: Arc<Workload>,
-    extent: Extent,
-    /// Every listener and connection of the workload holds it too.
-    dial: Arc<InNamespace>,
-    acceptors: Vec<AcceptorHandle>,
-    families: Vec<String>,
-    /// The cgroup's number when it was enrolled: another under the same path is another one.
-    cgroup_id: u64,
-    routed: Arc<Routed>,
-}
-
-/// Rule and route of one namespace; they go with this value.
-struct Routed {
-    namespace: Arc<Namespace>,
-    steering: Steering,
-}
-
-impl Routed {
-    fn new(namespace: Arc<Namespace>, steering: Steering) -> anyhow::Result<Self> {
-        routing::install(&namespace, &steering).context("cannot route inside the network namespace")?;
-        Ok(Self { namespace, steering })
-    }
-}
-
-impl Drop for Routed {
-    fn drop(&mut self) {
-        if let Err(error) = routing::remove(&self.namespace, &self.steering) {
-            tracing::warn!("routing rules stay behind: {error}");
-        }
-    }
-}
-
 impl Workloads {
     pub(super) fn new(kernel: Kernel, direct: Direct, names: Names, places: Places, daemon: u64) -> Self {
         let (captured, leaving) = (BTreeMap::new(), Vec::new());
         Self { kernel, direct, names, daemon, places, captured, leaving, settled: false }
-    }
-
-    /// Does what `snapshot` asks for beside the kernel's tables, which are those of it already.
-    pub(super) fn follow(&mut self, before: &Snapshot, snapshot: &Snapshot) {
-        self.names.follow(&snapshot.lookups);
-        for captured in self.captured.values() {
-            let policy = snapshot.egress.of(&captured.workload);
-            if before.egress.of(&captured.workload) != policy && policy.closes_existing {
-                self.close_existing(captured, snapshot);
-            }
-        }
-    }
-
-    /// Ends what is open and no longer allowed.
-    fn close_existing(&self, captured: &Captured, snapshot: &Snapshot) {
-        let name = &captured.workload.name;
-        let closed = egress::close_existing(
-            &egress::Extent {
-                namespace: &captured.extent.namespace,
-                cgroup: captured.extent.cgroup.as_deref(),
-                daemon: self.daemon,
-            },
-            snapshot,
-            self.direct.sockets(captured.extent.namespace.cookie()),
-        );
-        match closed {
-            Ok(0) => {}
-            Ok(count) => {
-                tracing::info!("workload {name}: {count} connections are no longer allowed and were closed")
-            }
-            Err(error) => {
-                tracing::warn!("workload {name}: connections that are no longer allowed stay open: {error}")
-            }
-        }
     }
 
     /// Captures everybody added so far, and from here on whoever is added. Until now what a killed daemon left
@@ -283,87 +216,6 @@ impl Workloads {
         self.attach()
     }
 
-    /// Keeps things true that others may have changed: routes that went with an address, namespaces that were
-    /// deleted, rules that nobody needs any more.
-    pub(super) fn tend(&mut self, metrics: &Metrics, snapshot: &Snapshot) {
-        let gone = self.captured.values().filter_map(|one| Some((one.workload.name.clone(), one.lost()?)));
-        for (name, what) in gone.collect::<Vec<_>>() {
-            tracing::info!("the {what} of workload {name} is gone; it is left alone");
-            if let Err(error) = self.remove(&name) {
-                tracing::warn!("workload {name}: {}", chain(error.as_ref()));
-            }
-        }
-        self.look_after_addresses(snapshot);
-        let back: BTreeSet<_> = self.captured.values().map(|one| one.extent.namespace.cookie()).collect();
-        let leaving = self.leaving.iter().filter(|one| !back.contains(&one.extent.namespace.cookie()));
-        let leaving = leaving.map(|one| (one, Steering { names: false, ..self.places.steering }));
-        for (captured, steering) in
-            self.captured.values().map(|one| (one, self.places.steering)).chain(leaving)
-        {
-            let name = &captured.workload.name;
-            match routing::ensure(&captured.extent.namespace, &steering) {
-                Ok(false) => {}
-                Ok(true) => tracing::info!("workload {name}: its routing rules were gone and are back"),
-                Err(error) => tracing::warn!("workload {name}: its routing rules cannot be kept: {error}"),
-            }
-        }
-        self.leaving.retain(|leaving| {
-            let cookie = leaving.extent.namespace.cookie();
-            let over = leaving.is_idle() && !self.direct.has_open(&self.kernel, cookie);
-            if over {
-                tracing::info!("workload {}: its last connection has ended", leaving.workload.name);
-            }
-            // One that is back under the same name and labels counts on where it was.
-            if over && !self.captured.values().any(|one| one.workload == leaving.workload) {
-                metrics.forget(&leaving.workload);
-                self.direct.forget(cookie, &leaving.workload);
-            }
-            !over
-        });
-    }
-
-    /// Interfaces come and go; and so may connections that went around the programs.
-    fn look_after_addresses(&mut self, snapshot: &Snapshot) {
-        for captured in self.captured.values() {
-            let (name, namespace) = (&captured.workload.name, &captured.extent.namespace);
-            let own = namespace.own_addresses().map_err(anyhow::Error::from);
-            if let Err(error) = own.and_then(|own| Ok(self.kernel.set_own(namespace.cookie(), &own)?)) {
-                tracing::warn!("workload {name}: its own addresses are not known: {}", chain(error.as_ref()));
-            }
-            if snapshot.egress.of(&captured.workload).closes_existing {
-                self.close_existing(captured, snapshot);
-            }
-        }
-    }
-
-    /// Writes and reports what the kernel tells of single connections.
-    pub(super) fn read_records(&mut self) {
-        if self.direct.read_events(&mut self.kernel) {
-            self.tell_health();
-        }
-    }
-
-    /// Renews the lease, and looks after the kernel's tables.
-    pub(super) fn keep_up(&mut self) {
-        self.read_records();
-        match self.kernel.tend(Instant::now()) {
-            Ok(()) => self.direct.renewed(),
-            Err(error) => tracing::warn!("{error}"),
-        }
-    }
-
-    /// Tells the kernel whom to pass over.
-    pub(super) fn tell_health(&mut self) {
-        if let Err(error) = self.kernel.sync_health() {
-            tracing::warn!("the kernel does not know who is healthy: {error}");
-        }
-    }
-
-    /// Compares the limits' counts with the sockets that exist.
-    pub(super) fn audit(&mut self) {
-        self.direct.audit(&self.kernel);
-    }
-
     /// Brings up to date what `ask` is answered from.
     pub(super) fn refresh(&mut self, ask: &Ask) {
         if *ask == Ask::Metrics {
@@ -390,8 +242,8 @@ impl Workloads {
     }
 
     /// For `shunt status`.
-    pub(super) fn rows(&self) -> Vec<WorkloadRow> {
-        self.captured.values().map(Captured::row).collect()
+    pub(super) fn rows(&self, snapshot: &Snapshot) -> Vec<WorkloadRow> {
+        self.captured.values().map(|one| one.row(snapshot)).collect()
     }
 
     /// One workload of each namespace and set of labels: all that rules tell workloads apart by.
@@ -411,51 +263,4 @@ impl Workloads {
     pub(super) fn enrolments(&self) -> Vec<Enrolment> {
         self.captured.values().filter_map(Captured::enrolment).collect()
     }
-}
-
-impl Captured {
-    fn accept(&mut self, listeners: Listeners, workers: &Workers) -> anyhow::Result<()> {
-        for listener in [Some(listeners.v4), listeners.v6.ok()].into_iter().flatten() {
-            let (door, workload, dial) = (Door::Mesh, self.workload.clone(), self.dial.clone());
-            self.acceptors.push(workers.add(Acceptor { listener, door, workload, dial })?);
-        }
-        Ok(())
-    }
-
-    /// What it was enrolled by and no longer is what it was.
-    fn lost(&self) -> Option<&'static str> {
-        let same =
-            |path: &Path| fs::metadata(path).is_ok_and(|about| about.ino() == self.extent.namespace.inode());
-        if self.extent.netns.as_deref().is_some_and(|path| !same(path)) {
-            return Some("network namespace");
-        }
-        let same = |path: &Path| cgroup::id(path).is_ok_and(|id| id == self.cgroup_id);
-        self.extent.cgroup.as_deref().is_some_and(|path| !same(path)).then_some("cgroup")
-    }
-
-    /// Whether no connection holds it any more.
-    fn is_idle(&self) -> bool {
-        Arc::strong_count(&self.dial) == 1
-    }
-
-    fn row(&self) -> WorkloadRow {
-        WorkloadRow {
-            name: self.workload.name.clone(),
-            namespace: self.workload.namespace.clone(),
-            labels: self.workload.labels.clone(),
-            cgroup: self.extent.cgroup.clone(),
-            families: self.families.clone(),
-        }
-    }
-
-    fn enrolment(&self) -> Option<Enrolment> {
-        let WorkloadRow { name, namespace, labels, cgroup, .. } = self.row();
-        self.extent.netns.clone().map(|netns| Enrolment { name, namespace, labels, netns, cgroup })
-    }
-}
-
-/// The address families that `listeners` serve.
-fn families(listeners: &Listeners) -> Vec<String> {
-    let v6 = listeners.v6.as_ref().ok().map(|_| "IPv6".to_owned());
-    [Some("IPv4".to_owned()), v6].into_iter().flatten().collect()
 }

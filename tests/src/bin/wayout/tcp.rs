@@ -76,6 +76,23 @@ pub(crate) fn fast_open_sockopt(target: &Target<'_>) -> io::Result<()> {
     dial(target, socket, plain(target))
 }
 
+/// Chooses another way out than connect() was asked about.
+pub(crate) fn bound_late(target: &Target<'_>) -> io::Result<()> {
+    let socket = socket(plain(target), Protocol::TCP)?;
+    address::connect(socket.as_fd(), &address::bytes(plain(target)))?;
+    socket.bind_device(Some(target.cli.device.as_bytes()))?;
+    talk(target, socket.into())
+}
+
+/// The same, before the first write makes the connection.
+pub(crate) fn fast_open_bound_late(target: &Target<'_>) -> io::Result<()> {
+    let socket = socket(plain(target), Protocol::TCP)?;
+    setsockopt(&socket, TcpFastOpenConnect, &true)?;
+    address::connect(socket.as_fd(), &address::bytes(plain(target)))?;
+    socket.bind_device(Some(target.cli.device.as_bytes()))?;
+    talk(target, socket.into())
+}
+
 pub(crate) fn io_uring(target: &Target<'_>) -> io::Result<()> {
     let socket = socket(plain(target), Protocol::TCP)?;
     uring::connect(socket.as_fd(), &address::bytes(plain(target)))?;

@@ -6,6 +6,7 @@
 
 mod anywhere;
 mod blocks;
+mod by_hand;
 mod claims;
 mod cluster;
 mod compiler;

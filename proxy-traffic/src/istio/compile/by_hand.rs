@@ -30,7 +30,7 @@ pub(super) fn of_service_entry(
 ) -> Entry {
     let (spec, namespace) = (&item.spec, item.key.namespace.as_str());
     let host = host.to_ascii_lowercase();
-    let resolution = Resolution::of(spec);
+    let (resolution, exported) = (Resolution::of(spec), resolution::exported(item));
     let mut serving = serving(item, &host, resolved);
     if let Some(selector) = &spec.workload_selector {
         serving.extend(workloads.serving(namespace, &selector.labels, false));
@@ -42,7 +42,10 @@ pub(super) fn of_service_entry(
         let target = port.target_port.map(|target| TargetPort::Number(target.0));
         let instances = instances(&serving, number, &port.name, target.as_ref());
         if protocol == Protocol::Datagram {
-            datagrams.extend(ways(spec, resolution, number, &instances));
+            // Who may see it is not asked of datagrams, but whether anybody may.
+            if exported.as_ref().is_none_or(|namespaces| !namespaces.is_empty()) {
+                datagrams.extend(ways(spec, resolution, number, &instances));
+            }
             continue;
         }
         let other = port.target_port.map(|target| target.0).filter(|target| *target != number);
@@ -57,7 +60,7 @@ pub(super) fn of_service_entry(
         selectorless: false,
         wishes: Wishes::of(item),
         resolution,
-        exported: resolution::exported(item),
+        exported,
         datagrams,
         ports,
         source: Origin::Entry(item.clone()),

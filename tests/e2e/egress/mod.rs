@@ -3,9 +3,11 @@
 mod dns;
 mod entries;
 mod forged;
+mod hostile;
 mod killed;
 mod policies;
 mod seed;
+mod segments;
 mod telemetry;
 mod wayout;
 

@@ -55,3 +55,15 @@ fn what_is_open_is_closed_if_one_says_so() {
     known.must_echo("still here", "203.0.113.11 still here");
     scene.the_mesh_works();
 }
+
+#[test]
+fn what_runs_by_exec_has_a_policy_too() {
+    let scene = Outlook::new("exec", "REGISTRY_ONLY");
+    let http = format!("curl -q -s --noproxy '*' -o /dev/null -w '%{{http_code}}' http://{}/", GOOGLE.1);
+    let https = format!("curl -q -s --noproxy '*' -k https://{}/; echo $?", GOOGLE.1);
+    assert_eq!(scene.daemon.exec(&http), "502");
+    assert_eq!(scene.daemon.exec(&https), "35");
+    assert_eq!(scene.daemon.exec("echo hello | busybox nc tcp-echo 9000"), "one hello");
+    scene.mode("ALLOW_ANY");
+    assert_eq!(scene.daemon.exec(&http), "200");
+}

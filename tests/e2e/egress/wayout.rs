@@ -176,7 +176,8 @@ fn without_a_guard_only_a_frame_is_out() {
         arrived.retain(|way| !way.ends_with("bound-late"));
         assert_eq!(arrived, ["packet-frame"], "{target}: {ways:#?}");
         let others = prison.packets(target).into_iter();
-        let others = others.filter(|packet| !is_stray(packet) && packet.says("way ") && !packet.says("packet-frame"));
+        let others =
+            others.filter(|packet| !is_stray(packet) && packet.says("way ") && !packet.says("packet-frame"));
         assert_eq!(others.collect::<Vec<_>>(), [], "{target}: {ways:#?}");
     }
     prison.scene.daemon.must("unenroll bare");

@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 pub use self::curl::Curled;
 pub use self::web::Request;
-pub use self::zone::{Question, Zone, read_framed, write_framed};
+pub use self::zone::{Lie, Question, Zone, read_framed, write_framed};
 use self::{authority::Authority, web::Web, zone::NameServer};
 use crate::mesh::{Mesh, Workload};
 use crate::server::Server;
@@ -32,6 +32,7 @@ pub const BANNER: u16 = 3306;
 pub struct Internet {
     place: Workload,
     zone: Arc<Zone>,
+    authority: Arc<Authority>,
     web: Web,
     dir: PathBuf,
     _names: NameServer,
@@ -53,6 +54,7 @@ impl Internet {
             web: Web::start(&place, authority.server()),
             _names: zone::serve(&place, &resolvers, &zone),
             _others: [echo(&place), banner(&place)],
+            authority,
             place,
             zone,
             dir,
@@ -87,6 +89,11 @@ impl Internet {
     /// The requests that its web servers have had.
     pub fn requests(&self) -> Vec<Request> {
         self.web.requests()
+    }
+
+    /// A TLS client for stories that look at each byte: it is about to greet `name`, at a length of `protocols` times 100 bytes.
+    pub fn tls_client(&self, name: &str, protocols: usize) -> rustls::ClientConnection {
+        self.authority.client(name, protocols)
     }
 
     /// `/etc/resolv.conf` of those who ask its name server over IPv4.

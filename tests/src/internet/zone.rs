@@ -14,8 +14,12 @@ use crate::server::Server;
 #[derive(Debug, Default)]
 pub struct Zone {
     names: Mutex<BTreeMap<String, Addresses>>,
+    lies: Mutex<BTreeMap<String, Lie>>,
     asked: Mutex<Vec<Question>>,
 }
+
+/// Makes the answer to a query: any bytes at all.
+pub type Lie = fn(&[u8]) -> Vec<u8>;
 
 #[derive(Clone, Debug)]
 struct Addresses {
@@ -58,6 +62,11 @@ impl Zone {
         locked(&self.names).remove(name);
     }
 
+    /// From now on queries for `name` are answered with what `lie` makes of them.
+    pub fn lie(&self, name: &str, lie: Lie) {
+        locked(&self.lies).insert(name.to_owned(), lie);
+    }
+
     /// All queries for `name` so far.
     pub fn asked(&self, name: &str) -> Vec<Question> {
         locked(&self.asked).iter().filter(|question| question.name == name).cloned().collect()
@@ -71,9 +80,11 @@ impl Zone {
     fn answer(&self, bytes: &[u8], from: SocketAddr, tcp: bool) -> Option<Vec<u8>> {
         let query = wire::parse(bytes)?;
         let found = locked(&self.names).get(&query.name).cloned();
-        let answer = match found {
-            Some(Addresses { addresses, ttl }) => wire::answer(&query, NO_ERROR, &addresses, ttl),
-            None => wire::answer(&query, NX_DOMAIN, &[], 0),
+        let lie = locked(&self.lies).get(&query.name).copied();
+        let answer = match (lie, found) {
+            (Some(lie), _) => lie(bytes),
+            (None, Some(Addresses { addresses, ttl })) => wire::answer(&query, NO_ERROR, &addresses, ttl),
+            (None, None) => wire::answer(&query, NX_DOMAIN, &[], 0),
         };
         let (bytes, said) = (bytes.to_vec(), answer.clone());
         let question = Question { name: query.name, kind: query.kind, from, tcp, bytes, answer: said };

@@ -81,6 +81,15 @@ pub fn is_off_limits(address: IpAddr) -> bool {
     nowhere || is_loopback(&octets) || is_infrastructure(&octets)
 }
 
+/// Whether `address` belongs to a network of somebody's own: RFC 1918, RFC 6598, RFC 4193.
+#[must_use]
+pub fn is_private(address: IpAddr) -> bool {
+    match address.to_canonical() {
+        IpAddr::V4(v4) => v4.is_private() || (v4.octets()[0] == 100 && v4.octets()[1] & 0xc0 == 64),
+        IpAddr::V6(v6) => v6.is_unique_local(),
+    }
+}
+
 const _: () = {
     assert!(size_of::<OwnAddress>() == 24 && align_of::<OwnAddress>() == 8);
     assert!(size_of::<Way>() == 20 && align_of::<Way>() == 1);

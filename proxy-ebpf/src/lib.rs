@@ -2,6 +2,11 @@
 
 #![no_std]
 
+use proxy_common::egress::is_infrastructure;
+
+/// Bits that make an address v4-mapped.
+const V4_MAPPED: u32 = 96;
+
 /// The `::ffff:a.b.c.d` form of an IPv4 address that a context holds as one word in network order.
 #[inline(always)]
 #[must_use]
@@ -32,4 +37,17 @@ pub fn is_v4_mapped(address: &[u8; 16]) -> bool {
     word(address, 0) == 0
         && word(address, 1) == 0
         && word(address, 2) == u32::from_ne_bytes([0, 0, 0xff, 0xff])
+}
+
+/// Whether a range that begins with so many bits of an address means `address`, which it holds: `::/0` no IPv4 address,
+/// `0.0.0.0/0` and `::/0` none of the infrastructure.
+#[inline(always)]
+#[must_use]
+pub fn is_meant(prefix: u32, address: &[u8; 16]) -> bool {
+    if prefix > V4_MAPPED {
+        return true;
+    }
+    let is_v4 = is_v4_mapped(address);
+    let is_any = prefix == 0 || (is_v4 && prefix == V4_MAPPED);
+    !(is_v4 && prefix < V4_MAPPED) && !(is_any && is_infrastructure(address))
 }

@@ -54,7 +54,6 @@ pub(crate) fn unclaimed(netns_cookie: u64, workload: &Workload, destination: &De
         return if workload.flags & Workload::DNS != 0 { Fate::Asks } else { Fate::Passes };
     }
     if workload.egress == Egress::Close as u8 {
-        maps::count(Counter::EgressClosed);
         return Fate::Closes;
     }
     maps::count(Counter::EgressRefused);

@@ -211,6 +211,9 @@ fn unclaimed(dial: &Dial<'_>, listens: impl FnOnce(&Connect) -> bool) -> i32 {
         Fate::Asks => false,
     };
     if listens(connect) {
+        if closes {
+            maps::count(Counter::EgressClosed);
+        }
         steer(connect, workload, destination)
     } else if closes {
         fail(connect, workload, destination)

@@ -13,10 +13,10 @@ use aya_ebpf::{
 use proxy_common::{
     Counter, Destination, ListenerKey, Workload,
     direct::{Account, AccountKey, Cluster, Endpoint, Event, Listener, Slot, Tracked},
-    egress::{OwnAddress, Way, is_infrastructure},
+    egress::{OwnAddress, Way},
     is_loopback,
 };
-use proxy_ebpf::is_v4_mapped;
+use proxy_ebpf::is_meant;
 
 /// The daemon's own cgroup: what its tasks dial is never captured. Set at load.
 #[unsafe(no_mangle)]
@@ -30,9 +30,8 @@ static MARK: Global<u32> = Global::new(0);
 #[unsafe(no_mangle)]
 static DIRECT_LOG: Global<u32> = Global::new(u32::MAX);
 
-/// Bits of the keys of `::/0` and `0.0.0.0/0`: scope, port, and what makes an address v4-mapped.
-const ANY6: u32 = 48;
-const ANY4: u32 = ANY6 + 96;
+/// Bits of a [`ListenerKey`] before the address: scope and port.
+const PORT_BITS: u32 = ListenerKey::BITS - 128;
 
 /// Sizes are defaults: the daemon's settings override them at load.
 const LISTENERS_SIZE: u32 = 65_536;
@@ -116,7 +115,7 @@ pub(crate) fn listener(scope: u32, destination: &Destination) -> Option<&'static
     if is_loopback(&destination.address) {
         return None;
     }
-    let fits = |listener: &&Listener| is_meant(listener.bits, &destination.address);
+    let fits = |listener: &&Listener| is_meant(listener.bits - PORT_BITS, &destination.address);
     let range = |scope| RANGES.get(Key::new(ListenerKey::BITS, key(scope))).filter(fits);
     let common = range(0);
     if scope == 0 {
@@ -127,18 +126,6 @@ pub(crate) fn listener(scope: u32, destination: &Destination) -> Option<&'static
         (Some(own), _) => Some(own),
         (None, common) => common,
     }
-}
-
-/// Whether a range of so many bits means `address`, which it holds: `::/0` no IPv4 address, `0.0.0.0/0` and `::/0` none of the
-/// infrastructure.
-#[inline(always)]
-fn is_meant(bits: u32, address: &[u8; 16]) -> bool {
-    if bits > ANY4 {
-        return true;
-    }
-    let is_v4 = is_v4_mapped(address);
-    let is_any = bits == ANY6 || (is_v4 && bits == ANY4);
-    !(is_v4 && bits < ANY4) && !(is_any && is_infrastructure(address))
 }
 
 /// Whether `address` is one of the namespace's own.
@@ -152,7 +139,7 @@ pub(crate) fn is_own(netns_cookie: u64, address: &[u8; 16]) -> bool {
 #[inline(always)]
 pub(crate) fn has_way(protocol: u8, destination: &Destination) -> bool {
     let key = Key::new(Way::BITS, Way::to(protocol, destination.port, destination.address));
-    WAYS.get(key).is_some_and(|bits| is_meant(*bits + ANY6 - Way::PORT_BITS, &destination.address))
+    WAYS.get(key).is_some_and(|bits| is_meant(*bits - Way::PORT_BITS, &destination.address))
 }
 
 /// The slot at this place.

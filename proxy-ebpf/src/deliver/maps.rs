@@ -8,6 +8,7 @@ use aya_ebpf::{
     programs::SkLookupContext,
 };
 use proxy_common::{Destination, Subnet, Verdict, is_loopback};
+use proxy_ebpf::is_meant;
 
 /// The daemon creates these two once, for all namespaces, in the size that its settings say.
 const CLAIMS: u32 = 65_536;
@@ -17,12 +18,15 @@ const ADDRESSES: u32 = 256;
 const STEERS_ALL: u32 = 1;
 /// Questions to name servers come to the daemon.
 const ANSWERS: u32 = 2;
+/// Bits of a [`Subnet`] before the address.
+const PORT_BITS: u32 = Subnet::BITS - 128;
 /// Where name servers listen.
 const DNS: [u8; 2] = 53_u16.to_be_bytes();
 
 #[map]
 static STEERED: HashMap<Destination, u32> = HashMap::with_max_entries(CLAIMS, BPF_F_NO_PREALLOC);
 
+/// The value is the number of bits of the key.
 #[map]
 static STEERED_RANGES: LpmTrie<Subnet, u32> = LpmTrie::with_max_entries(CLAIMS, BPF_F_NO_PREALLOC);
 
@@ -48,7 +52,7 @@ pub(crate) enum Door {
 
 /// Whether a connection to `destination` is steered: its exact listener says it, else its longest prefix, else the policy of
 /// the namespace. A loopback destination is only ever claimed exactly, and so are the machine's own: ranges are not meant to
-/// take a workload's own servers away.
+/// take a workload's own servers away. Whoever claims any address does not mean the infrastructure.
 #[inline(always)]
 pub(crate) fn is_steered(destination: &Destination) -> bool {
     // SAFETY: without preallocation an element is freed only after every running program has ended, so the
@@ -59,8 +63,10 @@ pub(crate) fn is_steered(destination: &Destination) -> bool {
     if is_home(destination) {
         return false;
     }
-    let verdict = STEERED_RANGES.get(Key::new(Subnet::BITS, Subnet::from(*destination))).copied();
-    verdict == Some(Verdict::Steer as u32) || has(STEERS_ALL) || (has(ANSWERS) && destination.port == DNS)
+    let range = STEERED_RANGES.get(Key::new(Subnet::BITS, Subnet::from(*destination)));
+    range.is_some_and(|bits| is_meant(*bits - PORT_BITS, &destination.address))
+        || has(STEERS_ALL)
+        || (has(ANSWERS) && destination.port == DNS)
 }
 
 /// Whether a datagram to `destination` is a question that the daemon answers.

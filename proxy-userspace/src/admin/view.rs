@@ -41,6 +41,9 @@ pub struct WorkloadRow {
     pub cgroup: Option<PathBuf>,
     /// Address families that are captured: `IPv4`, `IPv6`.
     pub families: Vec<String>,
+    /// What it may reach beside its listeners, and who says so.
+    #[serde(default)]
+    pub egress: String,
 }
 
 impl fmt::Display for Routes {
@@ -66,7 +69,7 @@ impl fmt::Display for RouteRow {
     }
 }
 
-/// `default/web app=web (IPv4, IPv6; cgroup /sys/fs/cgroup/web)`.
+/// `default/web app=web (IPv4, IPv6; cgroup /sys/fs/cgroup/web) ALLOW_ANY`.
 impl fmt::Display for WorkloadRow {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.namespace, self.name)?;
@@ -75,6 +78,10 @@ impl fmt::Display for WorkloadRow {
         if let Some(cgroup) = &self.cgroup {
             write!(f, "; cgroup {}", cgroup.display())?;
         }
-        f.write_str(")")
+        f.write_str(")")?;
+        if !self.egress.is_empty() {
+            write!(f, " {}", self.egress)?;
+        }
+        Ok(())
     }
 }

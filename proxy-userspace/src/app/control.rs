@@ -5,12 +5,14 @@ use std::{fs, path::PathBuf, sync::Arc, time::Instant};
 use anyhow::Context as _;
 use arc_swap::ArcSwap;
 use proxy_traffic::{Cluster, Snapshot, Workload};
+use tokio::sync::mpsc;
 
 use super::{
     answers,
     cgroups::Cgroups,
     connects::Connects,
     direct::Direct,
+    dns::{Names, News},
     gateways::Gateways,
     inbox::{Inbox, Signals, Tick},
     names::{self, Memory},
@@ -50,6 +52,8 @@ pub(super) struct Control {
     /// Clusters with outlier detection.
     watched: Vec<Arc<Cluster>>,
     workers: Workers,
+    /// What names are now; the inbox takes it.
+    news: Option<mpsc::Receiver<News>>,
     // After `workers`: capture ends when nobody is left to serve it.
     pub(super) workloads: Workloads,
 }
@@ -62,9 +66,13 @@ impl Control {
         let (metrics, connects) = (Arc::new(Metrics::new()), Connects::default());
         metrics.register(Box::new(connects.clone()));
         let access_log = start::access_log(&settings, metrics.clone())?;
-        let workers = start::workers(&settings, snapshot.clone(), metrics.clone(), access_log.clone())?;
+        let (names, news) = Names::start(&settings, snapshot.clone())?;
+        metrics.register(names.metrics());
+        let workers =
+            start::workers(&settings, snapshot.clone(), metrics.clone(), access_log.clone(), &names)?;
         let kernel = Kernel::load(&start::kernel(&settings, cgroups)?)?;
         let direct = Direct::new(&metrics, snapshot.clone(), access_log.clone(), settings.lease);
+        let daemon = cgroups.daemon_id()?;
         Ok(Self {
             started: Instant::now(),
             ready: false,
@@ -72,7 +80,7 @@ impl Control {
             opened: false,
             resources: Resources::new(start::istio(&settings), snapshot.clone()),
             gateways: Gateways::new(settings.gateway_labels()),
-            workloads: Workloads::new(kernel, direct, start::places(&settings, cgroups)),
+            workloads: Workloads::new(kernel, direct, names, start::places(&settings, cgroups), daemon),
             exec: start::exec_context(&settings, cgroups),
             watched: Vec::new(),
             own_hosts: fs::read_to_string("/etc/hosts").unwrap_or_default(),
@@ -83,6 +91,7 @@ impl Control {
             access_log,
             memory,
             workers,
+            news: Some(news),
         })
     }
 
@@ -94,7 +103,8 @@ impl Control {
         self.enroll_local(cgroups)?;
         self.enroll_again();
         self.workloads.settle()?;
-        let inbox = Inbox::open(&self.settings, &self.workloads.kernel, folder, watch, signals)?;
+        let news = self.news.take().context("started twice")?;
+        let inbox = Inbox::open(&self.settings, &self.workloads.kernel, folder, watch, news, signals)?;
         (self.ready, self.opened) = (true, true);
         tracing::info!("ready");
         Ok(inbox)
@@ -107,6 +117,13 @@ impl Control {
             tokio::select! {
                 () = inbox.signals.recv() => break,
                 Some(changes) = inbox.changes.recv() => self.apply(changes),
+                Some(first) = inbox.news.recv() => {
+                    let mut all = vec![first];
+                    while let Ok(next) = inbox.news.try_recv() {
+                        all.push(next);
+                    }
+                    self.follow(|resources| resources.resolve(all));
+                }
                 Some((ask, reply)) = inbox.asked.recv() => drop(reply.send(self.answer(ask))),
                 () = inbox.records.ready() => self.workloads.read_records(),
                 tick = inbox.ticks.next(watched) => self.tick(tick),
@@ -114,10 +131,14 @@ impl Control {
         }
     }
 
-    /// Publishes what `changes` lead to: proxy first, then the kernel, then names and gateways.
     fn apply(&mut self, changes: Changes) {
+        self.follow(|resources| resources.apply(changes));
+    }
+
+    /// Publishes what a change leads to: proxy first, then the kernel, then names and gateways.
+    fn follow(&mut self, publish: impl FnOnce(&mut Resources) -> Arc<Snapshot>) {
         let before = self.snapshot.load_full();
-        let snapshot = self.resources.apply(changes);
+        let snapshot = publish(&mut self.resources);
         // Also those that are no longer watched: nobody of theirs stays ejected.
         for cluster in self.watched.iter().filter_map(|watched| snapshot.clusters.get(&watched.name)) {
             cluster.state.sweep(cluster, proxy::now());
@@ -126,6 +147,7 @@ impl Control {
         if let Err(error) = self.workloads.kernel.sync(&snapshot) {
             tracing::error!("the kernel's tables are not up to date: {error}");
         }
+        self.workloads.follow(&before, &snapshot);
         if !self.opened || before.hosts != snapshot.hosts {
             self.name(&snapshot);
         }
@@ -154,7 +176,7 @@ impl Control {
     fn tick(&mut self, tick: Tick) {
         match tick {
             Tick::Tend => {
-                self.workloads.tend(&self.metrics);
+                self.workloads.tend(&self.metrics, &self.snapshot.load());
                 self.gateways.follow(&self.snapshot.load(), &self.workers);
             }
             Tick::Upkeep => self.workloads.keep_up(),

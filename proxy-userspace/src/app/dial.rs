@@ -20,7 +20,7 @@ impl Dial for InNamespace {
     }
 }
 
-fn of_node(family: Family) -> node::Family {
+pub(super) fn of_node(family: Family) -> node::Family {
     match family {
         Family::V4 => node::Family::V4,
         Family::V6 => node::Family::V6,

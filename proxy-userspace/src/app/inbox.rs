@@ -12,6 +12,7 @@ use tokio::{
     time::{Instant, Interval, MissedTickBehavior, interval, sleep_until, timeout},
 };
 
+use super::dns::News;
 use crate::{
     admin::{self, Asked},
     kernel::Kernel,
@@ -60,6 +61,8 @@ impl Signals {
 pub(super) struct Inbox {
     pub(super) changes: mpsc::Receiver<Changes>,
     pub(super) asked: mpsc::Receiver<Asked>,
+    /// What names are now.
+    pub(super) news: mpsc::Receiver<News>,
     pub(super) signals: Signals,
     pub(super) records: Records,
     pub(super) ticks: Ticks,
@@ -72,6 +75,7 @@ impl Inbox {
         kernel: &Kernel,
         folder: Folder,
         watch: Watch,
+        news: mpsc::Receiver<News>,
         signals: Signals,
     ) -> anyhow::Result<Self> {
         let (send_changes, changes) = mpsc::channel(1);
@@ -82,7 +86,7 @@ impl Inbox {
         drop(tokio::spawn(admin::serve_tcp(tcp, send_asked.clone())));
         drop(tokio::spawn(admin::serve_unix(unix, send_asked)));
         let records = Records::watch(kernel).context("cannot wait for the kernel's records")?;
-        Ok(Self { changes, asked, signals, records, ticks: Ticks::start(settings.lease) })
+        Ok(Self { changes, asked, news, signals, records, ticks: Ticks::start(settings.lease) })
     }
 }
 

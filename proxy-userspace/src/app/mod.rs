@@ -9,6 +9,8 @@ mod connects;
 mod control;
 mod dial;
 mod direct;
+mod dns;
+mod egress;
 mod gateways;
 mod inbox;
 mod names;

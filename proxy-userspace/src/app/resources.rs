@@ -12,6 +12,7 @@ use proxy_traffic::{
     istio::{self, Problem, Severity},
 };
 
+use super::dns::News;
 use crate::source::{Change, Changes};
 
 /// Every resource, and the snapshot made of them.
@@ -43,6 +44,19 @@ impl Resources {
         for (file, change) in changes {
             self.take(file, change);
         }
+        self.publish()
+    }
+
+    /// Takes in what names were found to be, and publishes the snapshot that it leads to.
+    pub(super) fn resolve(&mut self, news: Vec<News>) -> Arc<Snapshot> {
+        for (name, addresses) in news {
+            tracing::debug!("{name} is {addresses:?}");
+            self.store.resolve(&name, addresses);
+        }
+        self.publish()
+    }
+
+    fn publish(&mut self) -> Arc<Snapshot> {
         let previous = self.snapshot.load();
         let (mut snapshot, compiled) =
             self.compiler.compile(self.store.resources(), &previous, &self.settings);

@@ -3,7 +3,6 @@
 use std::{
     fs::OpenOptions,
     io::{self, Write},
-    net::IpAddr,
     path::PathBuf,
     sync::Arc,
     thread,
@@ -14,14 +13,14 @@ use anyhow::Context as _;
 use arc_swap::ArcSwap;
 use proxy_traffic::{Cluster, Snapshot, istio};
 
-use super::{cgroups::Cgroups, workloads::Places};
+use super::{cgroups::Cgroups, dns::Names, workloads::Places};
 use crate::{
     admin::ExecContext,
     kernel::KernelSettings,
     metrics::Metrics,
     node::Steering,
-    proxy::{AccessLog, Context, Pending, Resolve, Workers, access_log::Format},
-    settings::{Blocked, Datapath, Overflow, Settings},
+    proxy::{AccessLog, Context, Workers, access_log::Format},
+    settings::{Blocked, Datapath, Overflow, Settings, Switch},
 };
 
 /// Kubernetes' name for the end of every service name.
@@ -35,6 +34,7 @@ pub(super) fn workers(
     snapshot: Arc<ArcSwap<Snapshot>>,
     metrics: Arc<Metrics>,
     access_log: AccessLog,
+    names: &Names,
 ) -> anyhow::Result<Workers> {
     let passthrough = Arc::new(Cluster::passthrough(CONNECT_TIMEOUT));
     let context = Context {
@@ -44,22 +44,13 @@ pub(super) fn workers(
         passthrough,
         blackhole: Arc::new(Cluster::blackhole()),
         http_status: settings.egress.http_blocked_status,
-        resolver: Arc::new(NoNames),
-        dns: None,
+        resolver: names.resolver(),
+        dns: names.streams(),
     };
     // The node's processors belong to the workloads first, and a worker with more to do does more at a time.
     let half = thread::available_parallelism().map_or(1, |cores| cores.get().div_ceil(2));
     let threads = settings.workers.map_or(half, usize::from);
     Workers::start(&Arc::new(context), threads).context("cannot start the worker threads")
-}
-
-/// Finds no name.
-struct NoNames;
-
-impl Resolve for NoNames {
-    fn resolve(&self, _: &str) -> Pending<'_, Vec<IpAddr>> {
-        Box::pin(std::future::ready(Vec::new()))
-    }
 }
 
 /// Where each connection's line goes.
@@ -100,8 +91,9 @@ fn pin_folder(settings: &Settings) -> PathBuf {
 
 /// What all workloads have in common. Routing table and rule share their number.
 pub(super) fn places(settings: &Settings, cgroups: &Cgroups) -> Places {
+    let names = settings.egress.dns == Switch::On;
     let steering =
-        Steering { mark: settings.mark, table: settings.route_table, priority: settings.route_table };
+        Steering { mark: settings.mark, table: settings.route_table, priority: settings.route_table, names };
     let (failure_policy, root) = (settings.failure_policy, cgroups.root().to_owned());
     let stale_pins = (!settings.pins()).then(|| pin_folder(settings));
     Places { steering, failure_policy, root, stale_pins }

@@ -29,7 +29,7 @@ pub(super) fn of(control: &Control) -> Status {
             FailurePolicy::Open => "captured connects go their own way (open)".to_owned(),
             FailurePolicy::Closed => "captured connects are refused (closed)".to_owned(),
         },
-        workloads: workloads.rows(),
+        workloads: workloads.rows(&snapshot),
         datapath: datapath(settings),
         pins: settings.pins().then(|| pins(control)),
         lease_seconds: workloads.direct.lease_left().map(|left| left.as_secs()),

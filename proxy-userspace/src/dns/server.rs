@@ -1,4 +1,5 @@
-//! Serves the datagrams that a namespace's processes send to their resolvers. Each says whom it was for; the answer leaves from there.
+//! Serves the datagrams that a namespace's processes send to their resolvers. Each says whom it was for; the
+//! answer leaves from there.
 
 use std::{
     io::{self, IoSliceMut},

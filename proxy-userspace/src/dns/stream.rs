@@ -1,4 +1,5 @@
-//! Serves a connection to a resolver: several questions one after the other, each behind its length (RFC 7766).
+//! Serves a connection to a resolver: several questions one after the other, each behind its length (RFC 7766). What is answered in
+//! several messages, a zone transfer, is not served: only its first would come.
 
 use std::{
     net::SocketAddr,

@@ -23,6 +23,9 @@ const STEERS_ALL: u32 = 1;
 /// Questions to name servers come to the daemon.
 const ANSWERS: u32 = 2;
 
+/// Addresses that `HOME` has room for.
+const ADDRESSES: usize = 256;
+
 /// The daemon's sockets in one namespace.
 #[derive(Clone, Copy, Debug)]
 pub struct Doors<'a> {
@@ -95,9 +98,11 @@ impl Delivery {
             self.home.remove(&v4_mapped(*address)).map_err(failed)?;
         }
         self.held.retain(|address| addresses.contains(address));
-        for address in addresses.iter().filter(|address| !self.held.contains(address)).collect::<Vec<_>>() {
-            self.home.insert(v4_mapped(*address), 0, 0).map_err(failed)?;
-            self.held.insert(*address);
+        let room = ADDRESSES - self.held.len();
+        let fresh: Vec<_> = addresses.difference(&self.held).take(room).copied().collect();
+        for address in fresh {
+            self.home.insert(v4_mapped(address), 0, 0).map_err(failed)?;
+            self.held.insert(address);
         }
         Ok(())
     }

@@ -34,13 +34,15 @@ pub struct Steering {
     pub mark: u32,
     /// Routing table that is ours alone.
     pub table: u32,
-    /// Priority of the rule; it must come before the main table's 32766.
+    /// Priority of the rules; it must come before the main table's 32766.
     pub priority: u32,
+    /// Whether questions to name servers come to the daemon as well.
+    pub names: bool,
 }
 
 impl Default for Steering {
     fn default() -> Self {
-        Self { mark: 0x5348_5554, table: 21332, priority: 21332 }
+        Self { mark: 0x5348_5554, table: 21332, priority: 21332, names: true }
     }
 }
 
@@ -157,7 +159,9 @@ impl Tables {
     fn correct_rules(&self) -> io::Result<bool> {
         let mut leftovers = self.our_rules()?;
         let mut missing = Vec::new();
-        for rule in [self.rule(&[Attribute::IpProtocol(IpProtocol::Tcp)]), self.rule(&datagrams())] {
+        let connections = self.rule(&[Attribute::IpProtocol(IpProtocol::Tcp)]);
+        let names = self.steering.names.then(|| self.rule(&datagrams()));
+        for rule in [Some(connections), names].into_iter().flatten() {
             match leftovers.iter().position(|found| is_same_rule(found, &rule)) {
                 Some(place) => drop(leftovers.swap_remove(place)),
                 None => missing.push(rule),
@@ -222,7 +226,7 @@ impl Tables {
             Message::NewRule(rule) => Some(rule),
             _ => None,
         });
-        let Steering { mark, table, priority } = self.steering;
+        let Steering { mark, table, priority, .. } = self.steering;
         Ok(ours
             .filter(|rule| {
                 let has = |attribute| rule.attributes.contains(&attribute);

@@ -33,6 +33,12 @@ pub enum Cause {
     NoEndpoint,
     /// Its workload may not reach what no listener takes, or what it was led to is off limits.
     EgressDenied,
+    /// A datagram went where its workload may send none.
+    DatagramDenied,
+    /// Its workload may not have a socket of that kind.
+    SocketDenied,
+    /// A packet that no program at a socket saw went where its workload may send none.
+    PacketDenied,
     /// The name that the client said first has no address.
     Unresolved,
     /// The cluster's limit is reached.
@@ -60,6 +66,9 @@ impl Cause {
             Self::NoCluster => "no_cluster",
             Self::NoEndpoint => "no_endpoint",
             Self::EgressDenied => "egress_denied",
+            Self::DatagramDenied => "datagram_denied",
+            Self::SocketDenied => "socket_denied",
+            Self::PacketDenied => "packet_denied",
             Self::Unresolved => "unresolved",
             Self::Overflow => "overflow",
             Self::Names => "names",

@@ -3,7 +3,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use proxy_common::egress::is_off_limits;
+use proxy_common::egress::{is_off_limits, is_private};
 use proxy_traffic::{Error, Sniffed};
 use tokio::net::TcpStream;
 
@@ -58,11 +58,13 @@ fn choose(
     if usable.contains(&dialled) {
         return Ok(dialled);
     }
+    // To a network of somebody's own nobody is led by a name alone: only who dials there himself.
+    let (private, usable): (Vec<_>, Vec<_>) = usable.into_iter().partition(|address| is_private(*address));
     let alike = |address: &&IpAddr| address.is_ipv4() == dialled.is_ipv4();
     let family: Vec<_> = usable.iter().filter(alike).copied().collect();
     let candidates = if family.is_empty() { usable } else { family };
     match candidates.len() {
-        0 => Err(off_limits.first().copied()),
+        0 => Err(off_limits.first().or_else(|| private.first()).copied()),
         count => Ok(candidates[draw(count)]),
     }
 }
@@ -88,6 +90,9 @@ mod tests {
             ("::ffff:127.0.0.1", "203.0.113.1", 0, Err(Some("127.0.0.1"))),
             ("fd00:ec2::254", "203.0.113.1", 0, Err(Some("fd00:ec2::254"))),
             ("0.0.0.0", "203.0.113.1", 0, Err(Some("0.0.0.0"))),
+            ("10.0.0.1", "10.0.0.1", 0, Ok("10.0.0.1")),
+            ("10.0.0.1", "203.0.113.1", 0, Err(Some("10.0.0.1"))),
+            ("fd00::1 100.64.0.1 203.0.113.1", "10.0.0.1", 0, Ok("203.0.113.1")),
         ] {
             let parse = |text: &str| text.parse::<IpAddr>().unwrap();
             let all: Vec<_> = addresses.split_whitespace().map(parse).collect();

@@ -3,8 +3,12 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     io::ErrorKind,
-    net::TcpListener,
-    sync::Arc,
+    net::{IpAddr, Ipv4Addr, TcpListener, UdpSocket},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
 };
 
 use proxy_common::{FailurePolicy, direct::Denied};
@@ -131,6 +135,69 @@ fn who_is_enrolled_later_meets_the_policy_too() {
 }
 
 #[test]
+fn what_a_policy_spares_is_open_before_the_policy_holds() {
+    let mut world = world(FailurePolicy::Open, Allow, &[]);
+    let (to, way) = ("10.98.7.7:5000", [("10.98.7.0/24", 5000)]);
+    let _inbox = world.server.enter(|| UdpSocket::bind("0.0.0.0:5000").unwrap()).unwrap();
+    let socket = world.in_workload(|| Socket::new(Domain::IPV4, Type::DGRAM, None).unwrap());
+    // Listeners enough that writing them takes its time.
+    let many: Vec<_> = (1..200).map(|last| format!("10.99.3.{last}:80")).collect();
+    let many: Vec<_> = many.iter().map(String::as_str).collect();
+    let loose = rules(Allow, &[]);
+    let tight = with(&snapshot(&many, &[]), Refuse, &way);
+    let over = AtomicBool::new(false);
+    let refused = thread::scope(|scope| {
+        let sender = scope.spawn(|| {
+            let mut refused = 0;
+            while !over.load(Ordering::Relaxed) {
+                refused += usize::from(socket.send_to(b"x", &address(to)).is_err());
+            }
+            refused
+        });
+        for _ in 0..20 {
+            world.kernel_mut().sync(&tight).unwrap();
+            world.kernel_mut().sync(&loose).unwrap();
+        }
+        over.store(true, Ordering::Relaxed);
+        sender.join().unwrap()
+    });
+    assert_eq!(refused, 0);
+}
+
+#[test]
+fn an_address_that_is_local_by_a_route_is_not_taken_by_who_claims_any() {
+    let mut world = World::new(FailurePolicy::Open);
+    world.ip("route add local 169.254.7.0/24 dev lo");
+    world.ip("route add local 203.0.113.0/24 dev lo");
+    let _servers = ["169.254.7.7:8080", "203.0.113.7:8081"].map(|address| world.local_server(address));
+    let any = snapshot(&[], &[("0.0.0.0/0", 8080), ("::/0", 8080), ("::/0", 8081)]);
+    world.kernel_mut().sync(&any).unwrap();
+    for (from, to) in [("10.77.0.2:0", "169.254.7.7:8080"), ("10.77.0.2:0", "203.0.113.7:8081")] {
+        let heard = world.in_workload(|| {
+            let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+            socket.bind(&address(from)).unwrap();
+            socket.connect_timeout(&address(to), PATIENCE).unwrap();
+            hear(&socket.into())
+        });
+        assert!(heard.starts_with("local "), "{to}: {heard}");
+    }
+    assert_eq!(world.who_answers("10.99.0.9:8080"), STEERED);
+    assert_eq!(world.who_answers("[fd99::9]:8081"), STEERED);
+}
+
+#[test]
+fn a_workload_with_more_addresses_than_there_is_room_for_is_enrolled_all_the_same() {
+    let mut world = world(FailurePolicy::Open, Close, &[]);
+    let cookie = world.workload.cookie();
+    let many: BTreeSet<IpAddr> = (0..300).map(|low| Ipv4Addr::from(0x0a37_0000 + low).into()).collect();
+    world.kernel_mut().set_own(cookie, &many).unwrap();
+    world.enroll_work();
+    know_home(&mut world);
+    let _server = world.local_server("10.77.0.2:91");
+    assert_eq!(world.who_answers("10.77.0.2:91"), "local", "there is room again");
+}
+
+#[test]
 fn each_workload_has_the_policy_of_its_own_sidecar() {
     let mut world = World::new(FailurePolicy::Open);
     know_home(&mut world);
@@ -194,7 +261,8 @@ fn without_a_daemon_the_failure_policy_decides_on_what_it_would_close() {
             }
         }
         let name = if failure == FailurePolicy::Open { "failed_open" } else { "failed_closed" };
-        assert_eq!((count(&world, name), count(&world, "steered")), (3, 0));
+        let counts = [name, "steered", "egress_closed"].map(|name| count(&world, name));
+        assert_eq!(counts, [3, 0, 0], "nobody closed anything");
     }
 }
 

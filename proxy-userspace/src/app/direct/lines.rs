@@ -12,10 +12,11 @@ use proxy_common::{
     direct::{Event, EventCause, EventKind},
 };
 use proxy_traffic::{
-    Cluster, ClusterKind, Flag, Listener, Route, Snapshot, Workload, WorkloadName,
+    Cluster, ClusterKind, ClusterName, Flag, Listener, Route, Snapshot, Workload, WorkloadName,
     datapath::{self, Decision},
 };
 
+use super::denied;
 use crate::proxy::{self, Cause, Entry};
 
 /// Who a connection belongs to when nobody says.
@@ -64,7 +65,11 @@ pub(super) fn entry(event: &Event, parties: &Parties<'_>, snapshot: &Snapshot, c
         source: source(event, destination),
         destination,
         route: parties.cluster.and_then(|cluster| route(snapshot, destination, workload, cluster)),
-        cluster: parties.cluster.map(|cluster| cluster.name.clone()),
+        cluster: if event.kind == EventKind::Denied as u32 {
+            Some(ClusterName::blackhole())
+        } else {
+            parties.cluster.map(|cluster| cluster.name.clone())
+        },
         endpoint: match parties.cluster.map(|cluster| &cluster.kind) {
             Some(ClusterKind::OriginalDestination) if event.kind != EventKind::Refused as u32 => {
                 Some(destination)
@@ -92,7 +97,9 @@ fn outcome(event: &Event) -> (Flag, Cause) {
     const NO_CLUSTER: u32 = EventCause::NoCluster as u32;
     const CLOSED: u32 = EventKind::Closed as u32;
     const TURNED_AWAY: u32 = EventKind::Refused as u32;
+    const DENIED: u32 = EventKind::Denied as u32;
     match (event.kind, event.cause) {
+        (DENIED, _) => (Flag::NoHealthyUpstream, denied::cause(event)),
         (CLOSED, SERVER_FIN) => (Flag::None, Cause::ServerFin),
         (CLOSED, CLIENT_RESET) => (Flag::None, Cause::ClientRst),
         (CLOSED, SERVER_RESET) => (Flag::None, Cause::ServerRst),
@@ -203,7 +210,7 @@ mod tests {
     #[test]
     fn a_line_names_the_rule_that_leads_to_its_cluster() {
         let cluster = |port| {
-            let name = proxy_traffic::ClusterName::outbound(port, "", "a");
+            let name = ClusterName::outbound(port, "", "a");
             Arc::new(Cluster { name, ..Cluster::passthrough(Duration::from_secs(1)) })
         };
         let (one, two, gone) = (cluster(1), cluster(2), cluster(3));

@@ -4,6 +4,7 @@
 //! The numbers are the kernel's: here they are read, given names, and compared with the sockets that exist.
 
 mod audit;
+mod denied;
 mod gauges;
 mod history;
 mod ledger;
@@ -21,6 +22,7 @@ use proxy_traffic::{Snapshot, Workload, outlier::Outcome};
 
 use self::{
     audit::Audit,
+    denied::Denials,
     gauges::{Gauges, Place},
     history::History,
     ledger::{Ledger, Live, Named},
@@ -46,6 +48,7 @@ pub(super) struct Direct {
     lists: HashMap<u64, SocketList>,
     snapshot: Arc<ArcSwap<Snapshot>>,
     access_log: AccessLog,
+    denied: Denials,
     lease: Lease,
 }
 
@@ -88,6 +91,7 @@ impl Direct {
             lists: HashMap::new(),
             snapshot,
             access_log,
+            denied: Denials(Arc::clone(metrics)),
             lease: Lease::new(lease),
         }
     }
@@ -107,6 +111,11 @@ impl Direct {
     pub(super) fn forget(&mut self, cookie: u64, workload: &Workload) {
         self.lists.remove(&cookie);
         self.ledger.forget(workload);
+    }
+
+    /// The sockets of the namespace `cookie`, if the kernel lists any.
+    pub(super) fn sockets(&self, cookie: u64) -> Option<&SocketList> {
+        self.lists.get(&cookie)
     }
 
     /// Whether connections are open that the kernel routed for the namespace `cookie`.
@@ -133,6 +142,10 @@ impl Direct {
         let (snapshot, clock) = (self.snapshot.load(), Clock::now());
         let mut changed = false;
         for event in &events {
+            if event.kind == EventKind::Denied as u32 {
+                let workload = self.ledger.workload(event.netns_cookie).unwrap_or(&lines::NOBODY);
+                self.denied.told(event, workload);
+            }
             let parties = Parties {
                 workload: self.ledger.workload(event.netns_cookie),
                 cluster: kernel.cluster(event.cluster),

@@ -37,7 +37,8 @@ impl Keeper {
         Self { resolver, changes, places, followed, handles, tasks }
     }
 
-    /// Follows `lookups` from now on, and no other names. What is followed in the same way already goes on undisturbed.
+    /// Follows `lookups` from now on, and no other names. What is followed in the same way already goes on undisturbed. Called in a
+    /// runtime of tokio, whose tasks follow.
     pub fn follow(&mut self, lookups: &Map<String, Lookup>) {
         while self.tasks.try_join_next().is_some() {}
         let before = std::mem::replace(&mut self.followed, lookups.clone());

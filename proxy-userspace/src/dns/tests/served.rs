@@ -32,10 +32,11 @@ fn zone() -> Zone {
     Zone::new(Arc::new(ArcSwap::from_pointee(mesh())), Arc::new(workload()), "cluster.local".into())
 }
 
-fn udp(at: SocketAddr) -> Socket {
+/// Only those that are to share an address may: the kernel would give out one that is taken.
+fn udp(at: SocketAddr, shares: bool) -> Socket {
     let socket =
         Socket::new(Domain::for_address(at), Type::DGRAM.nonblocking(), Some(Protocol::UDP)).unwrap();
-    socket.set_reuse_port(true).unwrap();
+    socket.set_reuse_port(shares).unwrap();
     socket.bind(&at.into()).unwrap();
     socket
 }
@@ -50,8 +51,8 @@ impl Sockets for Namespace {
     fn datagram(&self, v4: bool) -> io::Result<OwnedFd> {
         let resolver = self.resolver;
         assert_eq!(v4, resolver.is_ipv4());
-        let asking = udp(SocketAddr::new(resolver.ip(), 0));
-        let hearing = udp(resolver);
+        let asking = udp(SocketAddr::new(resolver.ip(), 0), false);
+        let hearing = udp(resolver, true);
         hearing.connect(&asking.local_addr()?)?;
         self.heard.send(hearing.into()).map_err(io::Error::other)?;
         Ok(asking.into())
@@ -63,7 +64,7 @@ impl Sockets for Namespace {
     }
 
     fn answer(&self, resolver: SocketAddr, client: SocketAddr, reply: &[u8]) -> io::Result<()> {
-        udp(resolver).send_to(reply, &client.into()).map(drop)
+        udp(resolver, true).send_to(reply, &client.into()).map(drop)
     }
 }
 
@@ -90,7 +91,7 @@ async fn resolver(heard: &mut mpsc::UnboundedReceiver<StdSocket>) -> UdpSocket {
 }
 
 async fn served_with(ip: IpAddr, zone: Zone) -> Served {
-    let socket = udp(SocketAddr::new(ip, 0));
+    let socket = udp(SocketAddr::new(ip, 0), true);
     match ip {
         IpAddr::V4(_) => {
             setsockopt(&socket, sockopt::Ipv4OrigDstAddr, &true).unwrap();

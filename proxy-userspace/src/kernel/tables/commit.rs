@@ -5,7 +5,7 @@ use std::{
     time::Instant,
 };
 
-use proxy_common::{ListenerKey, Verdict};
+use proxy_common::ListenerKey;
 
 use super::{
     super::error::Error,
@@ -40,7 +40,7 @@ impl Tables {
         self.give_numbers(batch, now);
         for key in batch.steered() {
             self.steered_gone.remove(&key);
-            synced.steered += usize::from(self.maps.put_steered(key, Verdict::Steer as u32)?);
+            synced.steered += usize::from(self.maps.put_steered(key)?);
         }
         self.publish_clusters(batch, now, synced)?;
         for (key, value) in std::mem::take(&mut batch.listeners) {

@@ -77,26 +77,30 @@ impl Tables {
         if std::mem::replace(&mut self.guards_packets, on) != on
             && let Some(snapshot) = self.last.clone()
         {
-            self.write_ways(&snapshot)?;
+            let ways = ways(&snapshot, on);
+            self.open_ways(&ways)?;
+            self.close_ways(&ways)?;
         }
         Ok(())
     }
 
-    /// Makes the open ways those of `snapshot`.
-    pub(super) fn write_ways(&mut self, snapshot: &Snapshot) -> Result<(), Error> {
-        let wanted = ways(snapshot, self.guards_packets);
+    /// Opens those of `wanted` that are not.
+    pub(super) fn open_ways(&mut self, wanted: &HashMap<WayKey, u32>) -> Result<(), Error> {
         let table = &mut self.maps.ways;
         table.room_for(wanted.keys().filter(|key| !table.held.contains_key(key)).count())?;
-        for (key, bits) in &wanted {
-            table.put(*key, *bits)?;
-        }
+        wanted.iter().try_for_each(|(key, bits)| table.put(*key, *bits).map(drop))
+    }
+
+    /// Closes the others.
+    pub(super) fn close_ways(&mut self, wanted: &HashMap<WayKey, u32>) -> Result<(), Error> {
+        let table = &mut self.maps.ways;
         let gone: Vec<_> = table.held.keys().copied().filter(|key| !wanted.contains_key(key)).collect();
         gone.into_iter().try_for_each(|key| table.remove(key).map(drop))
     }
 }
 
 /// Every open way, with its number of bits. Packets of TCP are looked at by themselves only where there is a guard.
-fn ways(snapshot: &Snapshot, packets: bool) -> HashMap<WayKey, u32> {
+pub(super) fn ways(snapshot: &Snapshot, packets: bool) -> HashMap<WayKey, u32> {
     let mut ways: BTreeSet<WayKey> =
         snapshot.datagrams.iter().map(|(net, port)| way(UDP, *net, *port)).collect();
     if packets {

@@ -2,7 +2,7 @@
 
 use aya::maps::{HashMap as BpfHash, LpmTrie, MapData};
 use proxy_common::{
-    Destination, ListenerKey, Subnet, Workload,
+    Destination, ListenerKey, Subnet, Verdict, Workload,
     direct::{self, AccountKey},
     egress::{OwnAddress, Way},
 };
@@ -135,10 +135,11 @@ impl Maps {
         }
     }
 
-    pub(super) fn put_steered(&mut self, key: SteeredKey, value: u32) -> Result<bool, Error> {
+    /// Of a range `deliver` wants to know how long it is.
+    pub(super) fn put_steered(&mut self, key: SteeredKey) -> Result<bool, Error> {
         match key {
-            SteeredKey::Exact(key) => self.steered.put(key, value),
-            SteeredKey::Range(bits, key) => self.steered_ranges.put((bits, key), value),
+            SteeredKey::Exact(key) => self.steered.put(key, Verdict::Steer as u32),
+            SteeredKey::Range(bits, key) => self.steered_ranges.put((bits, key), bits),
         }
     }
 

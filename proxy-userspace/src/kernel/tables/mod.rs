@@ -104,10 +104,18 @@ pub(super) struct Tables {
 impl Tables {
     /// Makes the tables those of `snapshot`.
     pub(super) fn sync(&mut self, snapshot: &Arc<Snapshot>, now: Instant) -> Result<Synced, Error> {
-        // First of all: what is forbidden from now on does not wait for room in a table.
         self.egress.clone_from(&snapshot.egress);
-        let outcome = self.write_workloads().and_then(|()| self.write(snapshot, now));
-        let outcome = outcome.and_then(|synced| self.write_ways(snapshot).map(|()| synced));
+        // What a policy spares is open before the policy holds, and as long as it does.
+        let ways = egress::ways(snapshot, self.guards_packets);
+        let opened = self.open_ways(&ways);
+        let written = self.write(snapshot, now);
+        // In any case: what is forbidden from now on does not wait for room in a table.
+        let decided = self.write_workloads();
+        let outcome = written.and_then(|synced| {
+            opened.and(decided)?;
+            self.close_ways(&ways)?;
+            Ok(synced)
+        });
         self.trouble = outcome.as_ref().err().map(ToString::to_string);
         outcome
     }

@@ -4,34 +4,37 @@
 //! entry, the programs at its cgroup. It is left alone in reverse, except that its routing rules stay until its
 //! last captured connection has ended: they carry its packets.
 
+mod captured;
+mod upkeep;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs,
     net::IpAddr,
-    os::{fd::AsFd as _, unix::fs::MetadataExt as _},
-    path::{Path, PathBuf},
+    os::fd::AsFd as _,
+    path::PathBuf,
     sync::Arc,
-    time::Instant,
 };
 
 use anyhow::{Context as _, bail, ensure};
 use proxy_common::{FailurePolicy, v4_mapped};
-use proxy_traffic::{Door, Workload};
+use proxy_traffic::{Snapshot, Workload};
 
-use super::{dial::InNamespace, direct::Direct};
+use self::captured::{Captured, Routed, families};
+use super::{dial::InNamespace, direct::Direct, dns::Names};
 use crate::{
     admin::{Ask, Enrolment, WorkloadRow},
-    cause::chain,
     kernel::{self, Doors, Kernel},
-    metrics::Metrics,
-    node::{Listeners, Namespace, Steering, cgroup, routing},
-    proxy::{Acceptor, AcceptorHandle, Workers},
+    node::{Listeners, NameSockets, Namespace, Steering, cgroup, routing},
+    proxy::Workers,
 };
 
 /// Everybody who is looked after, and the kernel's part of it.
 pub(super) struct Workloads {
     pub(super) kernel: Kernel,
     pub(super) direct: Direct,
+    names: Names,
+    /// The daemon's own cgroup.
+    daemon: u64,
     places: Places,
     captured: BTreeMap<String, Captured>,
     /// No longer captured, but with connections that are still open.
@@ -59,42 +62,10 @@ pub(super) struct Extent {
     pub(super) cgroup: Option<PathBuf>,
 }
 
-struct Captured {
-    workload: Arc<Workload>,
-    extent: Extent,
-    /// Every listener and connection of the workload holds it too.
-    dial: Arc<InNamespace>,
-    acceptors: Vec<AcceptorHandle>,
-    families: Vec<String>,
-    /// The cgroup's number when it was enrolled: another under the same path is another one.
-    cgroup_id: u64,
-    routed: Arc<Routed>,
-}
-
-/// Rule and route of one namespace; they go with this value.
-struct Routed {
-    namespace: Arc<Namespace>,
-    steering: Steering,
-}
-
-impl Routed {
-    fn new(namespace: Arc<Namespace>, steering: Steering) -> anyhow::Result<Self> {
-        routing::install(&namespace, &steering).context("cannot route inside the network namespace")?;
-        Ok(Self { namespace, steering })
-    }
-}
-
-impl Drop for Routed {
-    fn drop(&mut self) {
-        if let Err(error) = routing::remove(&self.namespace, &self.steering) {
-            tracing::warn!("routing rules stay behind: {error}");
-        }
-    }
-}
-
 impl Workloads {
-    pub(super) fn new(kernel: Kernel, direct: Direct, places: Places) -> Self {
-        Self { kernel, direct, places, captured: BTreeMap::new(), leaving: Vec::new(), settled: false }
+    pub(super) fn new(kernel: Kernel, direct: Direct, names: Names, places: Places, daemon: u64) -> Self {
+        let (captured, leaving) = (BTreeMap::new(), Vec::new());
+        Self { kernel, direct, names, daemon, places, captured, leaving, settled: false }
     }
 
     /// Captures everybody added so far, and from here on whoever is added. Until now what a killed daemon left
@@ -122,8 +93,19 @@ impl Workloads {
         let (v4, v6) = (listeners.v4.as_fd(), listeners.v6.as_ref().ok().map(|listener| listener.as_fd()));
         let own = extent.namespace.own_addresses().context("cannot list the namespace's addresses")?;
         self.kernel.set_own(cookie, &own)?;
-        let doors = Doors { v4, v6, dns4: None, dns6: None };
+        let questions = self.name_sockets(&extent.namespace, &name);
+        let dns4 = questions.as_ref().map(|sockets| sockets.v4.as_fd());
+        let dns6 =
+            questions.as_ref().and_then(|sockets| sockets.v6.as_ref().ok()).map(|socket| socket.as_fd());
+        let entry = proxy_common::Workload {
+            flags: if dns4.is_some() { proxy_common::Workload::DNS } else { 0 },
+            ..entry
+        };
+        let doors = Doors { v4, v6, dns4, dns6 };
         self.kernel.enroll(extent.namespace.as_fd(), cookie, entry, workload.clone(), &doors)?;
+        if let Some(sockets) = questions {
+            self.names.serve(&extent.namespace, &workload, sockets);
+        }
         self.direct.open(&extent.namespace, &workload);
         let dial = Arc::new(InNamespace(extent.namespace.clone()));
         let acceptors = Vec::new();
@@ -135,6 +117,19 @@ impl Workloads {
             return Err(error);
         }
         Ok(())
+    }
+
+    /// Where the workload's name queries arrive; without, it asks its resolvers as ever.
+    fn name_sockets(&self, namespace: &Namespace, workload: &str) -> Option<NameSockets> {
+        if !self.names.answers {
+            return None;
+        }
+        let opened = namespace.name_sockets();
+        opened
+            .inspect_err(|error| {
+                tracing::warn!("workload {workload}: its name queries are left alone: {error}");
+            })
+            .ok()
     }
 
     /// A name and a namespace belong to one workload only.
@@ -163,8 +158,13 @@ impl Workloads {
     fn routed(&self, namespace: &Arc<Namespace>) -> anyhow::Result<Arc<Routed>> {
         let same = |one: &&Captured| one.extent.namespace.cookie() == namespace.cookie();
         let held = self.leaving.iter().find(same).map(|leaving| leaving.routed.clone());
-        // Those that are held are kept in repair by `tend`.
-        held.map_or_else(|| Routed::new(namespace.clone(), self.places.steering).map(Arc::new), Ok)
+        let Some(held) = held else {
+            return Routed::new(namespace.clone(), self.places.steering).map(Arc::new);
+        };
+        // The one that leaves asks no names any more, its successor does.
+        routing::ensure(namespace, &self.places.steering)
+            .context("cannot route inside the network namespace")?;
+        Ok(held)
     }
 
     /// What the programs need to know.
@@ -203,71 +203,17 @@ impl Workloads {
         let Some(mut captured) = self.captured.remove(name) else {
             bail!("there is no workload {name}; `shunt status` lists them");
         };
-        self.kernel.unenroll(captured.extent.namespace.cookie())?;
+        let cookie = captured.extent.namespace.cookie();
+        // Its sockets are marked for as long as they live: from here on they ask their resolvers again.
+        let leaving = Steering { names: false, ..self.places.steering };
+        if let Err(error) = routing::ensure(&captured.extent.namespace, &leaving) {
+            tracing::warn!("workload {name}: its name queries may go unanswered: {error}");
+        }
+        self.names.leave(cookie);
+        self.kernel.unenroll(cookie)?;
         captured.acceptors.drain(..).for_each(|acceptor| acceptor.stop());
         self.leaving.push(captured);
         self.attach()
-    }
-
-    /// Keeps things true that others may have changed: routes that went with an address, namespaces that were
-    /// deleted, rules that nobody needs any more.
-    pub(super) fn tend(&mut self, metrics: &Metrics) {
-        let gone = self.captured.values().filter_map(|one| Some((one.workload.name.clone(), one.lost()?)));
-        for (name, what) in gone.collect::<Vec<_>>() {
-            tracing::info!("the {what} of workload {name} is gone; it is left alone");
-            if let Err(error) = self.remove(&name) {
-                tracing::warn!("workload {name}: {}", chain(error.as_ref()));
-            }
-        }
-        for captured in self.captured.values().chain(&self.leaving) {
-            let name = &captured.workload.name;
-            match routing::ensure(&captured.extent.namespace, &self.places.steering) {
-                Ok(false) => {}
-                Ok(true) => tracing::info!("workload {name}: its routing rules were gone and are back"),
-                Err(error) => tracing::warn!("workload {name}: its routing rules cannot be kept: {error}"),
-            }
-        }
-        self.leaving.retain(|leaving| {
-            let cookie = leaving.extent.namespace.cookie();
-            let over = leaving.is_idle() && !self.direct.has_open(&self.kernel, cookie);
-            if over {
-                tracing::info!("workload {}: its last connection has ended", leaving.workload.name);
-            }
-            // One that is back under the same name and labels counts on where it was.
-            if over && !self.captured.values().any(|one| one.workload == leaving.workload) {
-                metrics.forget(&leaving.workload);
-                self.direct.forget(cookie, &leaving.workload);
-            }
-            !over
-        });
-    }
-
-    /// Writes and reports what the kernel tells of single connections.
-    pub(super) fn read_records(&mut self) {
-        if self.direct.read_events(&mut self.kernel) {
-            self.tell_health();
-        }
-    }
-
-    /// Renews the lease, and looks after the kernel's tables.
-    pub(super) fn keep_up(&mut self) {
-        self.read_records();
-        match self.kernel.tend(Instant::now()) {
-            Ok(()) => self.direct.renewed(),
-            Err(error) => tracing::warn!("{error}"),
-        }
-    }
-
-    /// Tells the kernel whom to pass over.
-    pub(super) fn tell_health(&mut self) {
-        if let Err(error) = self.kernel.sync_health() {
-            tracing::warn!("the kernel does not know who is healthy: {error}");
-        }
-    }
-
-    /// Compares the limits' counts with the sockets that exist.
-    pub(super) fn audit(&mut self) {
-        self.direct.audit(&self.kernel);
     }
 
     /// Brings up to date what `ask` is answered from.
@@ -296,8 +242,8 @@ impl Workloads {
     }
 
     /// For `shunt status`.
-    pub(super) fn rows(&self) -> Vec<WorkloadRow> {
-        self.captured.values().map(Captured::row).collect()
+    pub(super) fn rows(&self, snapshot: &Snapshot) -> Vec<WorkloadRow> {
+        self.captured.values().map(|one| one.row(snapshot)).collect()
     }
 
     /// One workload of each namespace and set of labels: all that rules tell workloads apart by.
@@ -317,51 +263,4 @@ impl Workloads {
     pub(super) fn enrolments(&self) -> Vec<Enrolment> {
         self.captured.values().filter_map(Captured::enrolment).collect()
     }
-}
-
-impl Captured {
-    fn accept(&mut self, listeners: Listeners, workers: &Workers) -> anyhow::Result<()> {
-        for listener in [Some(listeners.v4), listeners.v6.ok()].into_iter().flatten() {
-            let (door, workload, dial) = (Door::Mesh, self.workload.clone(), self.dial.clone());
-            self.acceptors.push(workers.add(Acceptor { listener, door, workload, dial })?);
-        }
-        Ok(())
-    }
-
-    /// What it was enrolled by and no longer is what it was.
-    fn lost(&self) -> Option<&'static str> {
-        let same =
-            |path: &Path| fs::metadata(path).is_ok_and(|about| about.ino() == self.extent.namespace.inode());
-        if self.extent.netns.as_deref().is_some_and(|path| !same(path)) {
-            return Some("network namespace");
-        }
-        let same = |path: &Path| cgroup::id(path).is_ok_and(|id| id == self.cgroup_id);
-        self.extent.cgroup.as_deref().is_some_and(|path| !same(path)).then_some("cgroup")
-    }
-
-    /// Whether no connection holds it any more.
-    fn is_idle(&self) -> bool {
-        Arc::strong_count(&self.dial) == 1
-    }
-
-    fn row(&self) -> WorkloadRow {
-        WorkloadRow {
-            name: self.workload.name.clone(),
-            namespace: self.workload.namespace.clone(),
-            labels: self.workload.labels.clone(),
-            cgroup: self.extent.cgroup.clone(),
-            families: self.families.clone(),
-        }
-    }
-
-    fn enrolment(&self) -> Option<Enrolment> {
-        let WorkloadRow { name, namespace, labels, cgroup, .. } = self.row();
-        self.extent.netns.clone().map(|netns| Enrolment { name, namespace, labels, netns, cgroup })
-    }
-}
-
-/// The address families that `listeners` serve.
-fn families(listeners: &Listeners) -> Vec<String> {
-    let v6 = listeners.v6.as_ref().ok().map(|_| "IPv6".to_owned());
-    [Some("IPv4".to_owned()), v6].into_iter().flatten().collect()
 }

@@ -20,7 +20,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     if !build.status()?.success() {
         return Err(format!("the kernel programs did not compile: {build:?}").into());
     }
-    for program in ["capture", "deliver"] {
+    for program in ["capture", "deliver", "guard"] {
         // Copying over a file would write through a hard link to it, into another build.
         drop(fs::remove_file(out.join(program)));
         fs::copy(target_dir.join(toolchain::TARGET).join("release").join(program), out.join(program))?;

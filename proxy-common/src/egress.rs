@@ -56,6 +56,38 @@ impl Way {
     }
 }
 
+/// Whose packets come out of an interface on the host's side: value of `GUARDED`, whose key is the index of the interface.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Guarded {
+    /// The namespace that they come from.
+    pub netns_cookie: u64,
+    /// The daemon's own cgroup: what its sockets send may go where the daemon wants.
+    pub own_cgroup: u64,
+    /// The number by which the interface's namespace knows that namespace.
+    pub number: i32,
+    /// Explicit, so that no byte of the value is undefined.
+    pub padding: u32,
+}
+
+/// What fragments of one packet have in common, which only the first of them can be judged by: key of `FRAGMENTS`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fragment {
+    /// The interface that they came out of.
+    pub ifindex: u32,
+    /// The packet's number.
+    pub id: u32,
+    /// Its protocol.
+    pub protocol: u32,
+    /// Whether it is IPv6.
+    pub is_v6: u32,
+    /// Its source, v4-mapped.
+    pub source: [u8; 16],
+    /// Its destination, v4-mapped.
+    pub destination: [u8; 16],
+}
+
 /// Whether `octets` are an address of the infrastructure around a machine: link-local (169.254.0.0/16 with the clouds' metadata
 /// servers, fe80::/10) or `fd00:ec2::254`. Whoever claims "any address" does not mean these.
 #[inline(always)]
@@ -93,6 +125,8 @@ pub fn is_private(address: IpAddr) -> bool {
 const _: () = {
     assert!(size_of::<OwnAddress>() == 24 && align_of::<OwnAddress>() == 8);
     assert!(size_of::<Way>() == 20 && align_of::<Way>() == 1);
+    assert!(size_of::<Guarded>() == 24 && align_of::<Guarded>() == 8);
+    assert!(size_of::<Fragment>() == 48 && align_of::<Fragment>() == 4);
 };
 
 // SAFETY: `repr(C)` integers and byte arrays without padding; every bit pattern is valid.
@@ -101,6 +135,9 @@ unsafe impl aya::Pod for OwnAddress {}
 // SAFETY: as above.
 #[cfg(feature = "user")]
 unsafe impl aya::Pod for Way {}
+// SAFETY: as above.
+#[cfg(feature = "user")]
+unsafe impl aya::Pod for Guarded {}
 
 #[cfg(test)]
 mod tests {

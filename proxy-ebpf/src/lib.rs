@@ -1,4 +1,4 @@
-//! What both objects share: addresses as contexts hold them, and as the maps do.
+//! What the objects share: addresses as contexts hold them and as the maps do, and which of them a range means.
 
 #![no_std]
 

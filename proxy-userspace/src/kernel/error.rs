@@ -15,7 +15,7 @@ pub enum Error {
     /// An object did not load.
     #[error("loading the kernel programs `{object}`: {source}")]
     Load {
-        /// `capture` or `deliver`.
+        /// `capture`, `deliver` or `guard`.
         object: &'static str,
         /// The kernel's or the loader's words.
         source: EbpfError,
@@ -61,6 +61,12 @@ pub enum Error {
         /// The system's words.
         source: io::Error,
     },
+    /// An interface is gone.
+    #[error("no interface has the number {0} any more")]
+    NoInterface(u32),
+    /// A program needs a newer kernel than others do.
+    #[error("{0} needs Linux {1}.{2} or newer")]
+    Kernel(&'static str, u32, u32),
     /// Sharing maps between the programs.
     #[error("sharing maps between the kernel programs: {0}")]
     Share(String),

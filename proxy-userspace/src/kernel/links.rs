@@ -43,7 +43,8 @@ struct Attached {
     links: Vec<(&'static str, Held)>,
 }
 
-enum Held {
+/// One link.
+pub(super) enum Held {
     /// Goes with the process.
     Plain { _link: FdLink },
     /// Stays until it is unpinned.
@@ -58,6 +59,11 @@ impl Links {
     /// Whether an earlier daemon's pins were taken over.
     pub(super) fn are_adopted(&self) -> bool {
         self.pins.as_ref().is_some_and(PinFolder::is_adopted)
+    }
+
+    /// Where links are pinned.
+    pub(super) fn pins(&mut self) -> Option<&mut PinFolder> {
+        self.pins.as_mut()
     }
 
     /// Attaches what is missing, then stops routing where it is not wanted, then drops pins of an earlier daemon.
@@ -132,23 +138,48 @@ impl Links {
         inode: u64,
     ) -> Result<Held, Error> {
         let program = capture.program_mut(name).ok_or(Error::Missing(name))?;
-        let failed =
-            |source| Error::Program { doing: format!("attaching to {}:", path.display()), name, source };
-        let Some(pins) = self.pins.as_mut().filter(|_| name != MARKING) else {
-            return attach(program, cgroup).map(|link| Held::Plain { _link: link }).map_err(failed);
-        };
-        let pin = pins.link(name, inode);
-        if let Some(link) = replace(program, &pin).map_err(Error::file("replacing the program at", &pin))? {
-            pins.adopt(&pin);
-            return Ok(Held::Pinned(link));
+        let pins = self.pins.as_mut().filter(|_| name != MARKING).map(|pins| (pins, inode));
+        hold(program, name, &path.display().to_string(), pins, |program| attach(program, cgroup))
+    }
+}
+
+/// Attaches `program`, called `name`, with a link that is pinned under its name and the number of what it is attached to, where
+/// there are `pins`: one that is there already gets this program.
+pub(super) fn hold(
+    program: &mut Program,
+    name: &'static str,
+    place: &str,
+    pins: Option<(&mut PinFolder, u64)>,
+    attach: impl FnOnce(&mut Program) -> Result<FdLink, ProgramError>,
+) -> Result<Held, Error> {
+    let failed = |source| Error::Program { doing: format!("attaching to {place}:"), name, source };
+    let Some((pins, number)) = pins else {
+        return attach(program).map(|link| Held::Plain { _link: link }).map_err(failed);
+    };
+    let pin = pins.link(name, number);
+    if let Some(link) = replace(program, &pin).map_err(Error::file("replacing the program at", &pin))? {
+        pins.adopt(&pin);
+        return Ok(Held::Pinned(link));
+    }
+    let link = attach(program).map_err(failed)?;
+    let pinned = link.pin(&pin);
+    pinned.map(Held::Pinned).map_err(|error| Error::File {
+        doing: "pinning a link at",
+        path: pin,
+        source: io::Error::other(error.to_string()),
+    })
+}
+
+impl Held {
+    /// Plain links go by being dropped, and so do those whose pin somebody has removed.
+    pub(super) fn let_go(self) -> Result<(), Error> {
+        let Self::Pinned(pinned) = self else { return Ok(()) };
+        match pinned.unpin() {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(Error::file("unpinning", "a link")(error))
+            }
+            _ => Ok(()),
         }
-        let link = attach(program, cgroup).map_err(failed)?;
-        let pinned = link.pin(&pin);
-        pinned.map(Held::Pinned).map_err(|error| Error::File {
-            doing: "pinning a link at",
-            path: pin,
-            source: io::Error::other(error.to_string()),
-        })
     }
 }
 
@@ -161,19 +192,8 @@ impl Attached {
         Ok(Self { inode, links })
     }
 
-    /// Plain links go by being dropped, and so do those whose pin somebody has removed.
     fn let_go(self) -> Result<(), Error> {
-        let mut outcome = Ok(());
-        for (_, link) in self.links {
-            let Held::Pinned(pinned) = link else { continue };
-            match pinned.unpin() {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                    outcome = outcome.and(Err(Error::file("unpinning", "a link")(error)));
-                }
-                _ => {}
-            }
-        }
-        outcome
+        self.links.into_iter().map(|(_, link)| link.let_go()).fold(Ok(()), Result::and)
     }
 }
 

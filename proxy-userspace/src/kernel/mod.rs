@@ -10,6 +10,7 @@ mod diagnose;
 mod error;
 mod events;
 mod foreign;
+mod guard;
 mod lease;
 mod links;
 mod log;
@@ -19,7 +20,7 @@ mod preflight;
 mod tables;
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     net::{IpAddr, SocketAddr},
     os::fd::BorrowedFd,
     path::PathBuf,
@@ -38,14 +39,22 @@ use proxy_common::{
 use proxy_traffic::{Cluster, Snapshot, Workload};
 
 use self::{
-    deliver::Delivery, events::Events, lease::Lease, links::Links, log::LogReader, objects::SharedMaps,
-    pins::PinFolder, tables::Tables,
+    deliver::Delivery,
+    events::Events,
+    guard::{Guards, Wanted},
+    lease::Lease,
+    links::Links,
+    log::LogReader,
+    objects::SharedMaps,
+    pins::PinFolder,
+    tables::Tables,
 };
 pub use self::{
     deliver::Doors,
     diagnose::Found,
     error::Error,
     foreign::Foreign,
+    guard::{Guarded, Outside},
     log::LogLevel,
     objects::KernelSettings,
     pins::drop_stale_pins,
@@ -62,6 +71,7 @@ pub struct Kernel {
     events: Events,
     links: Links,
     deliveries: HashMap<u64, Delivery>,
+    guards: Guards,
     shared: SharedMaps,
     _log: Option<LogReader>,
 }
@@ -74,10 +84,12 @@ impl Kernel {
     pub fn load(settings: &KernelSettings) -> Result<Self, Error> {
         let pins = settings.pin.clone().map(|path| PinFolder::open(path, &settings.layout())).transpose()?;
         let mut capture = objects::load_capture(settings, pins.as_ref().map(PinFolder::layout))?;
-        let mut shared = SharedMaps::make(settings.claims)?;
+        let mut shared = SharedMaps::make(settings.claims, &capture)?;
         let counters = objects::take(&mut capture, "COUNTERS")?;
         let opened = objects::open(&mut capture, &mut shared)?;
-        let tables = Tables::open(opened, settings.sizes(), Instant::now())?;
+        let mut tables = Tables::open(opened, settings.sizes(), Instant::now())?;
+        // What an earlier daemon's guards let pass they go on to.
+        tables.guard_packets(pins.as_ref().is_some_and(PinFolder::has_old_guards))?;
         let mut lease = Lease::new(objects::take(&mut capture, "LEASE")?, settings.lease);
         lease.renew()?;
         let events = Events::new(objects::take(&mut capture, "EVENTS")?);
@@ -91,6 +103,7 @@ impl Kernel {
             events,
             links,
             deliveries: HashMap::new(),
+            guards: Guards::new(settings.own_cgroup),
             shared,
             _log: log,
         })
@@ -104,6 +117,7 @@ impl Kernel {
     /// When a folder is no cgroup2, or the kernel refuses. What was attached before stays.
     pub fn attach(&mut self, cgroups: &BTreeSet<PathBuf>) -> Result<(), Error> {
         self.links.set(&mut self.capture, &antichain::cover(cgroups))?;
+        self.stand_guard()?;
         self.tables.settle(Instant::now())
     }
 
@@ -125,7 +139,45 @@ impl Kernel {
         delivery.steer_all(self.tables.policy(&workload) == Egress::Close)?;
         self.tables.enroll(cookie, entry, &workload, Instant::now())?;
         self.deliveries.insert(cookie, delivery);
-        Ok(())
+        self.stand_guard()
+    }
+
+    /// Says where everything comes out that leaves the namespace `cookie`, seen from the calling thread's; `None`: there is no one
+    /// such place. Where its policy asks for it, packets are looked at there from now on; that this cannot be is no error, see
+    /// [`Self::guarded`]. To be said again when interfaces may have changed, and best before [`Self::attach`].
+    ///
+    /// # Errors
+    /// When a table is full or the kernel refuses to let go of another place.
+    pub fn guard(&mut self, cookie: u64, outside: Option<Outside>) -> Result<(), Error> {
+        self.guards.know(cookie, outside);
+        self.stand_guard()
+    }
+
+    /// Whether packets of the namespace `cookie` are looked at where they leave it.
+    #[must_use]
+    pub fn guarded(&self, cookie: u64) -> Guarded {
+        match self.tables.guarding(cookie) {
+            Some(_) => self.guards.state(cookie),
+            None => Guarded::NotNeeded,
+        }
+    }
+
+    /// Puts guards where policies ask for them. What they let pass is known before the first stands, and until the last is gone.
+    fn stand_guard(&mut self) -> Result<(), Error> {
+        let wanted = self.guards.known().filter_map(|(cookie, outside)| {
+            let outlives = self.tables.guarding(cookie)?;
+            Some((cookie, Wanted { outside, outlives }))
+        });
+        let wanted: BTreeMap<_, _> = wanted.collect();
+        if !wanted.is_empty() {
+            self.tables.guard_packets(true)?;
+        }
+        let outcome = self.guards.set(&wanted, &mut self.shared, self.links.pins());
+        let others = self.links.pins().is_some_and(|pins| pins.has_old_guards());
+        if self.guards.is_idle() && !others {
+            self.tables.guard_packets(false)?;
+        }
+        outcome
     }
 
     /// Makes `addresses` those that never leave the namespace `cookie`: no policy is about them. Best before it is enrolled; costs
@@ -145,7 +197,7 @@ impl Kernel {
     pub fn unenroll(&mut self, cookie: u64) -> Result<(), Error> {
         self.tables.unenroll(cookie, Instant::now())?;
         self.deliveries.remove(&cookie);
-        Ok(())
+        self.guard(cookie, None)
     }
 
     /// Makes the tables those of `snapshot`: what is new goes in before what is gone comes out, and what is the same is
@@ -164,7 +216,8 @@ impl Kernel {
         for (cookie, delivery) in &mut self.deliveries {
             delivery.steer_all(self.tables.verdict(*cookie, &snapshot.egress) == Egress::Close)?;
         }
-        outcome
+        let guarded = self.stand_guard();
+        outcome.and_then(|synced| guarded.map(|()| synced))
     }
 
     /// Why the tables are not those of the last snapshot that was synced: what was in force before then still is. `None`:
@@ -284,6 +337,7 @@ impl Kernel {
     /// # Errors
     /// When a pin cannot be removed; everything else is detached all the same.
     pub fn close(self) -> Result<(), Error> {
-        self.links.close()
+        let unguarded = self.guards.close();
+        self.links.close().and(unguarded)
     }
 }

@@ -1,4 +1,4 @@
-//! The two embedded objects, and the maps that both use.
+//! The embedded objects, and the maps that several of them use.
 
 use std::{
     os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd},
@@ -9,6 +9,7 @@ use std::{
 use aya::{
     Ebpf, EbpfLoader,
     maps::{HashMap as BpfHash, IterableMap as _, LpmTrie, Map, MapData, MapError},
+    pin::PinError,
     programs::{Program, ProgramError},
 };
 use proxy_common::{Destination, Subnet, direct::LAYOUT};
@@ -21,6 +22,7 @@ use super::{
 };
 
 static CAPTURE: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/capture"));
+static GUARD: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/guard"));
 static DELIVER: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/deliver"));
 
 /// Workloads that one daemon can look after.
@@ -60,6 +62,8 @@ const PINNED: [&str; 11] = [
 /// The maps of steered destinations, which `deliver` asks: one for all namespaces.
 const STEERED: &str = "STEERED";
 const STEERED_RANGES: &str = "STEERED_RANGES";
+/// The maps of `capture` that `guard` has too.
+const WATCHED: [&str; 3] = ["WAYS", "EVENTS", "COUNTERS"];
 const NO_PREALLOC: u32 = 1;
 
 /// What the programs are told once, at load.
@@ -188,7 +192,7 @@ where
     map.try_into().map_err(|source| Error::Map { name, source })
 }
 
-/// The maps of steered destinations, for objects that are loaded later. They are pinned in a bpffs that is mounted
+/// The maps of steered destinations, and those of `capture` that `guard` has too, for objects that are loaded later. They are pinned in a bpffs that is mounted
 /// nowhere: only this process sees it, and it goes when the descriptor is closed.
 pub(super) struct SharedMaps {
     _mount: OwnedFd,
@@ -201,17 +205,24 @@ pub(super) struct SharedMaps {
 }
 
 impl SharedMaps {
-    pub(super) fn make(size: u32) -> Result<Self, Error> {
+    pub(super) fn make(size: u32, capture: &Ebpf) -> Result<Self, Error> {
         let mount = pins::detached_bpffs().map_err(|error| Error::Share(error.to_string()))?;
         let failed = |name| move |source| Error::Map { name, source };
         let steered = BpfHash::create(size, NO_PREALLOC).map_err(failed(STEERED))?;
         let steered_ranges = LpmTrie::create(size, NO_PREALLOC).map_err(failed(STEERED_RANGES))?;
         let mut loader = EbpfLoader::new();
         loader.btf(None);
-        for (name, map) in [(STEERED, steered.map()), (STEERED_RANGES, steered_ranges.map())] {
+        let mut share = |name: &'static str, pin: &dyn Fn(&Path) -> Result<(), PinError>| {
             let path = PathBuf::from(format!("/proc/self/fd/{}/{name}", mount.as_raw_fd()));
-            map.pin(&path).map_err(|error| Error::Share(error.to_string()))?;
+            pin(&path).map_err(|error| Error::Share(error.to_string()))?;
             loader.map_pin_path(name, path);
+            Ok(())
+        };
+        share(STEERED, &|path| steered.map().pin(path))?;
+        share(STEERED_RANGES, &|path| steered_ranges.map().pin(path))?;
+        for name in WATCHED {
+            let map = capture.map(name).ok_or(Error::Missing(name))?;
+            share(name, &|path| map.pin(path))?;
         }
         Ok(Self { _mount: mount, loader, steered: Some(steered), steered_ranges: Some(steered_ranges) })
     }
@@ -219,5 +230,10 @@ impl SharedMaps {
     /// Loads `deliver` on these maps.
     pub(super) fn load_deliver(&mut self) -> Result<Ebpf, Error> {
         self.loader.load(DELIVER).map_err(|source| Error::Load { object: "deliver", source })
+    }
+
+    /// Loads `guard` on `capture`'s.
+    pub(super) fn load_guard(&mut self) -> Result<Ebpf, Error> {
+        self.loader.load(GUARD).map_err(|source| Error::Load { object: "guard", source })
     }
 }

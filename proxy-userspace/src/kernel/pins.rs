@@ -14,7 +14,7 @@ use nix::{
     sys::statfs::{FsType, statfs},
 };
 
-use super::{error::Error, objects::PROGRAMS};
+use super::{error::Error, guard::GUARD, objects::PROGRAMS};
 
 const BPF_FS_MAGIC: FsType = FsType(0xcafe_4a11);
 
@@ -65,6 +65,11 @@ impl PinFolder {
         self.leftovers.remove(pin);
     }
 
+    /// Whether what packets find on their way out is still decided by an earlier daemon somewhere.
+    pub(super) fn has_old_guards(&self) -> bool {
+        self.leftovers.iter().any(|pin| is_link_of(pin, GUARD))
+    }
+
     pub(super) fn drop_leftovers(&mut self) -> Result<(), Error> {
         while let Some(pin) = self.leftovers.pop_last() {
             if is_layout(&pin) {
@@ -111,8 +116,11 @@ fn entries(folder: &Path) -> Result<BTreeSet<PathBuf>, Error> {
 
 /// The kernel puts files of its own into every bpffs; only our links are named after programs.
 fn is_link(pin: &Path) -> bool {
-    let name = pin.file_name().unwrap_or_default().as_encoded_bytes();
-    PROGRAMS.iter().any(|program| name.starts_with(program.as_bytes()))
+    PROGRAMS.into_iter().chain([GUARD]).any(|program| is_link_of(pin, program))
+}
+
+fn is_link_of(pin: &Path, program: &str) -> bool {
+    pin.file_name().unwrap_or_default().as_encoded_bytes().starts_with(program.as_bytes())
 }
 
 fn is_layout(entry: &Path) -> bool {

@@ -55,7 +55,7 @@ impl Facts {
         Self {
             capabilities: effective_capabilities(&read("/proc/self/status")),
             has_cgroup2: read("/proc/self/mountinfo").contains(" - cgroup2 "),
-            kernel: kernel_version(&read("/proc/sys/kernel/osrelease")),
+            kernel: running_kernel(),
             has_btf: fs::exists("/sys/kernel/btf/vmlinux").unwrap_or(false),
             takes_programs: supported(ProgramType::CgroupSockAddr) && supported(ProgramType::SkLookup),
         }
@@ -79,6 +79,11 @@ pub fn preflight(facts: &Facts) -> Result<(), Unfit> {
         (facts.takes_programs, Unfit::Programs),
     ];
     rest.into_iter().find(|(fine, _)| !fine).map_or(Ok(()), |(_, unfit)| Err(unfit))
+}
+
+/// The version of the kernel that runs.
+pub(super) fn running_kernel() -> (u32, u32) {
+    kernel_version(&fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default())
 }
 
 fn effective_capabilities(status: &str) -> u64 {

@@ -33,11 +33,20 @@ pub enum Unguardable {
     Unlisted(String),
 }
 
-/// The index of the interface, in the calling thread's namespace, that everything comes out of that leaves `namespace`.
+/// Where everything comes out that leaves a namespace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HostSide {
+    /// The index of the interface, in the calling thread's namespace.
+    pub ifindex: u32,
+    /// The number by which the calling thread's namespace knows the other.
+    pub number: i32,
+}
+
+/// The interface in the calling thread's namespace that everything comes out of that leaves `namespace`.
 ///
 /// # Errors
 /// When there is no such interface, or not just one.
-pub fn host_side(namespace: &Namespace) -> Result<u32, Unguardable> {
+pub fn host_side(namespace: &Namespace) -> Result<HostSide, Unguardable> {
     let unlisted = |error: io::Error| Unguardable::Unlisted(error.to_string());
     if namespace.is_own {
         return Err(Unguardable::Own);
@@ -49,10 +58,10 @@ pub fn host_side(namespace: &Namespace) -> Result<u32, Unguardable> {
     for link in theirs.iter().filter(|link| link.is_up && !link.is_loopback) {
         let is_peer = |one: &&Link| {
             let paired = Some(one.index) == link.peer && one.peer == Some(link.index);
-            link.is_veth && one.is_veth && paired && number.is_some() && one.peers_namespace == number
+            link.is_veth && one.is_veth && paired && one.peers_namespace == number
         };
-        match ours.iter().find(is_peer) {
-            Some(peer) => found.push(peer.index),
+        match number.zip(ours.iter().find(is_peer)) {
+            Some((number, peer)) => found.push(HostSide { ifindex: peer.index, number }),
             None => return Err(Unguardable::Elsewhere(link.name.clone())),
         }
     }

@@ -53,11 +53,11 @@ fn the_other_end_of_a_veth_pair_is_found_where_it_is() {
     let world = World::new(FailurePolicy::Open);
     let outside = || world.server.enter(|| veth::host_side(&world.workload)).unwrap();
     let index = world.server.enter(|| nix::net::if_::if_nametoindex("eth0").unwrap()).unwrap();
-    assert_eq!(outside(), Ok(index));
+    assert_eq!(outside().map(|side| side.ifindex), Ok(index));
     let elsewhere = Err(Unguardable::Elsewhere("eth0".to_owned()));
     assert_eq!(world.outside(|| veth::host_side(&world.workload)), elsewhere);
     world.ip("link add second type veth peer name third");
-    assert_eq!(outside(), Ok(index), "it is down");
+    assert_eq!(outside().map(|side| side.ifindex), Ok(index), "it is down");
     world.ip("link set second up");
     assert_eq!(outside(), Err(Unguardable::Elsewhere("second".to_owned())), "both its ends are inside");
     world.ip("link del second");

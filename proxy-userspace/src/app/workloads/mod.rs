@@ -32,7 +32,7 @@ use crate::{
 pub(super) struct Workloads {
     pub(super) kernel: Kernel,
     pub(super) direct: Direct,
-    names: Names,
+    pub(super) names: Names,
     /// The daemon's own cgroup.
     daemon: u64,
     places: Places,

@@ -7,7 +7,7 @@ use std::{
 
 use ipnet::IpNet;
 use proxy_common::{
-    Egress,
+    Egress, FailurePolicy,
     egress::{OwnAddress, Way},
     v4_mapped,
 };
@@ -33,6 +33,13 @@ impl Tables {
     /// What `workload` meets by the policy that was synced last.
     pub(in crate::kernel) fn policy(&self, workload: &Workload) -> Egress {
         self.egress.of(workload).verdict
+    }
+
+    /// Whether the namespace's packets are to be looked at where they leave it; if so, whether also while no daemon runs.
+    pub(in crate::kernel) fn guarding(&self, cookie: u64) -> Option<bool> {
+        let enrolled = self.scopes.enrolled.get(&cookie)?;
+        let outlives = enrolled.entry.failure_policy == FailurePolicy::Closed as u8;
+        (self.policy(&enrolled.workload) != Egress::Allow).then_some(outlives)
     }
 
     /// The addresses that never leave the namespace.
@@ -74,13 +81,14 @@ impl Tables {
 
     /// Whether packets are looked at as well, which leave for endpoints and not for listeners.
     pub(in crate::kernel) fn guard_packets(&mut self, on: bool) -> Result<(), Error> {
-        if std::mem::replace(&mut self.guards_packets, on) != on
+        if self.guards_packets != on
             && let Some(snapshot) = self.last.clone()
         {
             let ways = ways(&snapshot, on);
             self.open_ways(&ways)?;
             self.close_ways(&ways)?;
         }
+        self.guards_packets = on;
         Ok(())
     }
 

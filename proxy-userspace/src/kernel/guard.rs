@@ -116,7 +116,8 @@ impl Guards {
         let unwanted: Vec<_> =
             self.standing.extract_if(.., |cookie, (one, _)| wanted.get(cookie) != Some(one)).collect();
         for (_, (one, held)) in unwanted {
-            outcome = outcome.and(held.let_go());
+            let released = held.let_go();
+            outcome = outcome.and(released);
             self.forget(one.outside.ifindex);
         }
         self.failed.retain(|cookie, _| wanted.contains_key(cookie));

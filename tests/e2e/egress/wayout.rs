@@ -47,6 +47,14 @@ impl Prison {
         Self { scene, tap, _echoes: echoes }
     }
 
+    /// Asserts that `shunt status` says `words` of `workload`.
+    #[track_caller]
+    fn must_say(&self, workload: &str, words: &str) {
+        let status = self.scene.daemon.must("status");
+        let line = status.lines().find(|line| line.contains(workload));
+        assert!(line.is_some_and(|line| line.contains(words)), "{words:?} of {workload} in {status}");
+    }
+
     /// What all ways from the client to `target` came to.
     fn ways(&self, target: &str) -> Ways {
         ways(&self.scene.client, &next_hop(&self.scene), target)
@@ -121,6 +129,7 @@ fn where_everything_may_leave_every_way_is_out() {
 /// With the denied and the allowed target of both families, under one way of saying no.
 fn matrix(name: &str, blocked: &str) {
     let prison = Prison::new(name, "REGISTRY_ONLY", &format!("--egress-blocked {blocked}"));
+    prison.must_say("default/client", "packets are guarded");
     for target in DENIED {
         let ways = prison.ways(target);
         eprintln!("{blocked}, {target}: {ways:#?}");
@@ -170,6 +179,7 @@ fn without_a_guard_only_a_frame_is_out() {
     let far = prison.scene.internet.place().clone();
     let bare = Bare::new(&prison.scene, &far);
     prison.scene.daemon.must(&format!("enroll --name bare --netns {}", bare.netns.path().display()));
+    prison.must_say("default/bare", "packets are not guarded");
     for target in DENIED {
         let ways = ways(&bare.netns, &bare.via, target);
         let mut arrived = prison.arrived(&ways, target);

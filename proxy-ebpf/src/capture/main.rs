@@ -28,7 +28,7 @@ use aya_ebpf::{
 use aya_log_ebpf::debug;
 
 use proxy_common::{
-    Counter, Destination, FailurePolicy, Verdict, Workload,
+    Counter, Destination, Egress, FailurePolicy, Verdict, Workload,
     direct::{EventCause, Listener, Tracked},
     limit,
 };
@@ -210,8 +210,8 @@ fn unclaimed(dial: &Dial<'_>, listens: impl FnOnce(&Connect) -> bool) -> i32 {
         Fate::Closes => true,
         Fate::Asks => false,
     };
-    if !closes && connect.is_bound_outside() {
-        // It insists on its own way to a name server.
+    if !closes && workload.egress == Egress::Allow as u8 && connect.is_bound_outside() {
+        // It insists on its own way to a name server, and may have it.
         pass(connect, workload)
     } else if listens(connect) {
         if closes {

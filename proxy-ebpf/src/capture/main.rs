@@ -28,7 +28,7 @@ use aya_ebpf::{
 use aya_log_ebpf::debug;
 
 use proxy_common::{
-    Counter, Destination, FailurePolicy, Verdict, Workload,
+    Counter, Destination, Egress, FailurePolicy, Verdict, Workload,
     direct::{EventCause, Listener, Tracked},
     limit,
 };
@@ -165,6 +165,9 @@ fn decide(dial: &Dial<'_>, listens: impl FnOnce(&Connect) -> bool) -> i32 {
         return send(connect, dial.netns_cookie, workload, destination);
     }
     if !is_captured(workload) {
+        if workload.egress != Egress::Allow as u8 && current_cgroup() == maps::own_cgroup() {
+            connect.is_ours();
+        }
         return pass(connect, workload);
     }
     if let Some(tracked) = connect.tracked() {

@@ -62,8 +62,6 @@ impl Way {
 pub struct Guarded {
     /// The namespace that they come from.
     pub netns_cookie: u64,
-    /// The daemon's own cgroup: what its sockets send may go where the daemon wants.
-    pub own_cgroup: u64,
     /// The number by which the interface's namespace knows that namespace.
     pub number: i32,
     /// Explicit, so that no byte of the value is undefined.
@@ -125,7 +123,7 @@ pub fn is_private(address: IpAddr) -> bool {
 const _: () = {
     assert!(size_of::<OwnAddress>() == 24 && align_of::<OwnAddress>() == 8);
     assert!(size_of::<Way>() == 20 && align_of::<Way>() == 1);
-    assert!(size_of::<Guarded>() == 24 && align_of::<Guarded>() == 8);
+    assert!(size_of::<Guarded>() == 16 && align_of::<Guarded>() == 8);
     assert!(size_of::<Fragment>() == 48 && align_of::<Fragment>() == 4);
 };
 

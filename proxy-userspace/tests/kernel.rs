@@ -19,6 +19,10 @@ mod direct;
 mod egress;
 #[path = "kernel/ends.rs"]
 mod ends;
+#[path = "kernel/frames.rs"]
+mod frames;
+#[path = "kernel/guard.rs"]
+mod guard;
 #[path = "kernel/names.rs"]
 mod names;
 #[path = "kernel/picks.rs"]

@@ -236,6 +236,15 @@ impl Connect {
         if socket.is_null() { None } else { maps::track(socket.cast()) }
     }
 
+    /// The daemon connects: `guard` lets it go where a workload may not.
+    #[inline(always)]
+    pub(crate) fn is_ours(&self) {
+        let socket = field!(self, __bindgen_anon_1.sk);
+        if !socket.is_null() {
+            maps::is_ours(socket.cast());
+        }
+    }
+
     /// Whether the socket is a subflow of MPTCP, of whose end before its first SYN nobody is told.
     #[inline(always)]
     pub(crate) fn is_mptcp(&self) -> bool {

@@ -165,6 +165,9 @@ fn decide(dial: &Dial<'_>, listens: impl FnOnce(&Connect) -> bool) -> i32 {
         return send(connect, dial.netns_cookie, workload, destination);
     }
     if !is_captured(workload) {
+        if workload.egress != Egress::Allow as u8 && current_cgroup() == maps::own_cgroup() {
+            connect.is_ours();
+        }
         return pass(connect, workload);
     }
     if let Some(tracked) = connect.tracked() {

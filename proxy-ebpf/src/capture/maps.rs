@@ -71,6 +71,10 @@ static ACCOUNTS: HashMap<AccountKey, Account> = HashMap::with_max_entries(ENDPOI
 #[btf_map]
 static TRACKED: SkStorage<Tracked> = SkStorage::new();
 
+/// The daemon's own sockets that are not like others'.
+#[btf_map]
+static OURS: SkStorage<u32> = SkStorage::new();
+
 #[map]
 static EVENTS: RingBuf = RingBuf::with_byte_size(1 << 20, 0);
 
@@ -182,22 +186,28 @@ pub(crate) fn account(key: &AccountKey) -> Option<*mut Account> {
 /// What a socket remembers, if anything. `socket` is one that the kernel gave to this program.
 #[inline(always)]
 pub(crate) fn tracked(socket: *mut c_void) -> Option<&'static mut Tracked> {
-    storage(socket, 0)
+    storage(&TRACKED, socket, 0)
 }
 
 /// What a socket remembers, made if need be; `None`: no memory.
 #[inline(always)]
 pub(crate) fn track(socket: *mut c_void) -> Option<&'static mut Tracked> {
-    storage(socket, u64::from(BPF_SK_STORAGE_GET_F_CREATE))
+    storage(&TRACKED, socket, u64::from(BPF_SK_STORAGE_GET_F_CREATE))
+}
+
+/// Remembers that a socket is the daemon's own. Without memory for that its packets are like others'.
+#[inline(always)]
+pub(crate) fn is_ours(socket: *mut c_void) {
+    let _ = storage(&OURS, socket, u64::from(BPF_SK_STORAGE_GET_F_CREATE));
 }
 
 #[inline(always)]
-fn storage(socket: *mut c_void, flags: u64) -> Option<&'static mut Tracked> {
+fn storage<T>(map: &SkStorage<T>, socket: *mut c_void, flags: u64) -> Option<&'static mut T> {
     // aya's own accessor knows only one kind of context.
-    let map = ptr::from_ref(&TRACKED).cast_mut().cast();
+    let map = ptr::from_ref(map).cast_mut().cast();
     // SAFETY: the map holds values of this type, zeros at first; the kernel checks the socket. The socket's lock keeps
     // others away, except from `state`, which is only ever exchanged.
-    unsafe { bpf_sk_storage_get(map, socket, ptr::null_mut(), flags).cast::<Tracked>().as_mut() }
+    unsafe { bpf_sk_storage_get(map, socket, ptr::null_mut(), flags).cast::<T>().as_mut() }
 }
 
 /// Until when direct listeners may be used; 0: for ever.

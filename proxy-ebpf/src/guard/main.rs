@@ -15,10 +15,7 @@ mod sockets;
 use aya_ebpf::{macros::classifier, programs::TcContext};
 use core::ptr::{addr_of, read_volatile};
 
-use crate::{
-    maps::tell,
-    packet::{Packet, Unread},
-};
+use crate::packet::Packet;
 
 /// Whoever else looks at packets here has the next word; whoever sees a dropped one has none.
 const NEXT: i32 = -1;
@@ -45,24 +42,18 @@ pub fn guard(context: TcContext) -> i32 {
     let ethertype = u16::from_be(field!(context, protocol) as u16);
     // A tag leads into a network that no rule speaks of.
     let is_tagged = field!(context, vlan_present) != 0;
+    let mut packet = Packet::UNKNOWN;
     let read = match ethertype {
-        _ if is_tagged => Err(Unread::default()),
+        _ if is_tagged => None,
         ARP | EAPOL => return NEXT,
-        IPV4 => packet::read_v4(&context),
-        IPV6 => packet::read_v6(&context),
-        _ => Err(Unread::default()),
+        IPV4 => packet.read_v4(&context),
+        IPV6 => packet.read_v6(&context),
+        _ => None,
     };
-    let packet = match read {
-        Ok(packet) => packet,
-        Err(unread) => {
-            tell(ifindex, &unread.as_packet());
-            return DROP;
-        }
-    };
-    if rules::may_pass(&context, ifindex, &packet) {
+    if read.is_some() && rules::may_pass(&context, ifindex, &packet) {
         return NEXT;
     }
-    tell(ifindex, &packet);
+    maps::tell(ifindex, &packet);
     DROP
 }
 

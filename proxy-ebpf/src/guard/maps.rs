@@ -1,9 +1,12 @@
 //! The maps of `guard`: those that `capture` has too are shared.
 
+use core::{ffi::c_void, ptr};
+
 use aya_ebpf::{
     bindings::{BPF_F_NO_PREALLOC, BPF_RB_NO_WAKEUP},
-    helpers::generated::bpf_ktime_get_ns,
-    macros::map,
+    btf_maps::SkStorage,
+    helpers::generated::{bpf_ktime_get_ns, bpf_sk_storage_get},
+    macros::{btf_map, map},
     maps::{HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf, lpm_trie::Key},
 };
 use proxy_common::{
@@ -33,6 +36,10 @@ static EVENTS: RingBuf = RingBuf::with_byte_size(1 << 20, 0);
 #[map]
 static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(Counter::ALL.len() as u32, 0);
 
+/// The daemon's own sockets.
+#[btf_map]
+static OURS: SkStorage<u32> = SkStorage::new();
+
 #[map]
 static GUARDED: HashMap<u32, Guarded> = HashMap::with_max_entries(WORKLOADS, BPF_F_NO_PREALLOC);
 
@@ -53,24 +60,33 @@ pub(crate) fn has_way(protocol: u8, destination: &Destination) -> bool {
     WAYS.get(key).is_some_and(|bits| is_meant(*bits - Way::PORT_BITS, &destination.address))
 }
 
+/// Whether the daemon connected this socket, which the kernel gave to this program.
+#[inline(always)]
+pub(crate) fn is_ours(socket: *mut c_void) -> bool {
+    // aya's own accessor knows only one kind of context.
+    let map = ptr::from_ref(&OURS).cast_mut().cast();
+    // SAFETY: the kernel checks the socket; whether there is a value is all that is asked.
+    unsafe { !bpf_sk_storage_get(map, socket, ptr::null_mut(), 0).is_null() }
+}
+
 /// Lets the other fragments of `packet` follow it; false: they would not.
 #[inline(always)]
-pub(crate) fn remember(ifindex: u32, id: u32, packet: &Packet) -> bool {
-    FRAGMENTS.insert(key(ifindex, id, packet), 0, 0).is_ok()
+pub(crate) fn remember(ifindex: u32, packet: &Packet) -> bool {
+    FRAGMENTS.insert(key(ifindex, packet), 0, 0).is_ok()
 }
 
 /// Whether the first fragment of `packet` was let pass.
 #[inline(always)]
-pub(crate) fn is_remembered(ifindex: u32, id: u32, packet: &Packet) -> bool {
+pub(crate) fn is_remembered(ifindex: u32, packet: &Packet) -> bool {
     // SAFETY: whether there is a value is all that is asked.
-    unsafe { FRAGMENTS.get(key(ifindex, id, packet)) }.is_some()
+    unsafe { FRAGMENTS.get(key(ifindex, packet)) }.is_some()
 }
 
 #[inline(always)]
-fn key(ifindex: u32, id: u32, packet: &Packet) -> Fragment {
+fn key(ifindex: u32, packet: &Packet) -> Fragment {
     Fragment {
         ifindex,
-        id,
+        id: packet.id,
         protocol: u32::from(packet.protocol),
         is_v6: u32::from(packet.is_v6),
         source: packet.source.address,
@@ -87,7 +103,9 @@ pub(crate) fn tell(ifindex: u32, packet: &Packet) {
         count(Counter::RecordLost);
         return;
     };
-    record.write(Event {
+    // SAFETY: integers and bytes, all of which are written before anybody reads them.
+    let event = unsafe { &mut *record.as_mut_ptr() };
+    *event = Event {
         kind: EventKind::Denied as u32,
         cause: Denied::Packet as u32,
         netns_cookie: guarded(ifindex).map_or(0, |guarded| guarded.netns_cookie),
@@ -100,7 +118,7 @@ pub(crate) fn tell(ifindex: u32, packet: &Packet) {
         original_port: packet.destination.port,
         logged: 1,
         ..Event::default()
-    });
+    };
     record.submit(u64::from(BPF_RB_NO_WAKEUP));
 }
 

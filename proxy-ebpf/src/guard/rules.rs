@@ -28,12 +28,10 @@ const ACK: u8 = 16;
 /// Whether the packet may leave. Of fragments the first decides for all, and it is looked for before the others: they leave in order.
 #[inline(always)]
 pub(crate) fn may_pass(context: &TcContext, ifindex: u32, packet: &Packet) -> bool {
-    match packet.fragment {
-        None => is_allowed(context, ifindex, packet),
-        Some(Part { is_first: false, id }) => maps::is_remembered(ifindex, id, packet),
-        Some(Part { is_first: true, id }) => {
-            is_allowed(context, ifindex, packet) && maps::remember(ifindex, id, packet)
-        }
+    match packet.part {
+        Part::Whole => is_allowed(context, ifindex, packet),
+        Part::First => is_allowed(context, ifindex, packet) && maps::remember(ifindex, packet),
+        Part::Later => maps::is_remembered(ifindex, packet),
     }
 }
 
@@ -52,14 +50,14 @@ fn is_allowed(context: &TcContext, ifindex: u32, packet: &Packet) -> bool {
 /// began it and when.
 #[inline(always)]
 fn is_allowed_tcp(context: &TcContext, ifindex: u32, packet: &Packet) -> bool {
-    let Ok([length, flags]) = context.load::<[u8; 2]>(packet.at + 12) else { return false };
+    let Ok([length, flags]) = context.load::<[u8; 2]>(packet.at as usize + 12) else { return false };
     if packet.destination.port == DNS || maps::has_way(TCP, &packet.destination) {
         return true;
     }
     let Some(guarded) = maps::guarded(ifindex) else { return false };
     let begins = flags & (SYN | ACK) == SYN;
     let refuses = flags & RST != 0;
-    let is_bare = packet.at + usize::from(length >> 4) * 4 == packet.end;
+    let is_bare = packet.at + u32::from(length >> 4) * 4 == packet.end;
     match sockets::find(context, guarded, packet) {
         Socket::None => !begins && refuses && is_bare,
         Socket::Listener => !begins && (refuses || flags & SYN != 0) && is_bare,
@@ -84,7 +82,7 @@ fn is_allowed_udp(packet: &Packet) -> bool {
 /// The type of a message of ICMP, of either version.
 #[inline(always)]
 fn kind(context: &TcContext, packet: &Packet) -> Option<u8> {
-    context.load::<u8>(packet.at).ok()
+    context.load::<u8>(packet.at as usize).ok()
 }
 
 /// Echo reply, unreachable, quench, time exceeded, bad parameter.

@@ -3,7 +3,7 @@
 use aya_ebpf::{
     EbpfContext as _,
     bindings::{bpf_sock_tuple, bpf_sock_tuple__bindgen_ty_1__bindgen_ty_1 as TupleV4},
-    helpers::generated::{bpf_sk_cgroup_id, bpf_sk_release, bpf_skc_lookup_tcp},
+    helpers::generated::{bpf_sk_release, bpf_skc_lookup_tcp},
     programs::TcContext,
 };
 use core::{
@@ -13,7 +13,7 @@ use core::{
 use proxy_common::egress::Guarded;
 use proxy_ebpf::word;
 
-use crate::packet::Packet;
+use crate::{maps, packet::Packet};
 
 const LISTEN: u32 = 10;
 
@@ -36,7 +36,7 @@ pub(crate) fn find(context: &TcContext, guarded: &Guarded, packet: &Packet) -> S
     let mut tuple: bpf_sock_tuple = unsafe { mem::zeroed() };
     let (local, remote) = (&packet.source, &packet.destination);
     let length = if packet.is_v6 {
-        let words = |address| [0, 1, 2, 3].map(|index| word(address, index));
+        let words = |address| [word(address, 0), word(address, 1), word(address, 2), word(address, 3)];
         tuple.__bindgen_anon_1.ipv6.saddr = words(&remote.address);
         tuple.__bindgen_anon_1.ipv6.daddr = words(&local.address);
         tuple.__bindgen_anon_1.ipv6.sport = u16::from_ne_bytes(remote.port);
@@ -61,11 +61,11 @@ pub(crate) fn find(context: &TcContext, guarded: &Guarded, packet: &Packet) -> S
             return Socket::None;
         }
         let state = read_volatile(addr_of!((*found).state));
-        let cgroup = bpf_sk_cgroup_id(found.cast());
+        let is_ours = maps::is_ours(found.cast());
         bpf_sk_release(found.cast());
         match state {
             LISTEN => Socket::Listener,
-            _ => Socket::Connection { is_ours: cgroup != 0 && cgroup == guarded.own_cgroup },
+            _ => Socket::Connection { is_ours },
         }
     }
 }

@@ -103,7 +103,7 @@ impl Kernel {
             events,
             links,
             deliveries: HashMap::new(),
-            guards: Guards::new(settings.own_cgroup),
+            guards: Guards::default(),
             shared,
             _log: log,
         })

@@ -63,7 +63,7 @@ const PINNED: [&str; 11] = [
 const STEERED: &str = "STEERED";
 const STEERED_RANGES: &str = "STEERED_RANGES";
 /// The maps of `capture` that `guard` has too.
-const WATCHED: [&str; 3] = ["WAYS", "EVENTS", "COUNTERS"];
+const WATCHED: [&str; 4] = ["WAYS", "EVENTS", "COUNTERS", "OURS"];
 const NO_PREALLOC: u32 = 1;
 
 /// What the programs are told once, at load.

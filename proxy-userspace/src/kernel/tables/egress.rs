@@ -122,8 +122,11 @@ pub(super) fn ways(snapshot: &Snapshot, packets: bool) -> HashMap<WayKey, u32> {
     ways.into_iter().map(|key| (key, key.0)).collect()
 }
 
-/// Whether connections may go on to an address that only the client knows.
+/// Whether the kernel lets connections go on to an address that only the client knows. The daemon needs no way for that.
 fn passes_on(listener: &Listener) -> bool {
+    if listener.steer.is_some() || listener.sniff.any() {
+        return false;
+    }
     let mut arms = listener.rules.iter().flat_map(|rule| &rule.route.destinations);
     arms.any(|arm| matches!(arm.cluster.kind, ClusterKind::OriginalDestination | ClusterKind::Named(_)))
 }

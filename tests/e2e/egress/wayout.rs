@@ -60,10 +60,11 @@ impl Prison {
         ways(&self.scene.client, &next_hop(&self.scene), target)
     }
 
-    /// The packets to `target` that have arrived.
+    /// The packets to `target` that have arrived; what the node itself says to its neighbour is none of them.
     fn packets(&self, target: &str) -> Vec<Packet> {
         let target: IpAddr = target.parse().expect("an address");
-        self.tap.packets(&self.scene.mesh).into_iter().filter(|packet| packet.to == target).collect()
+        let packets = self.tap.packets(&self.scene.mesh).into_iter();
+        packets.filter(|packet| packet.to == target && !is_neighbourly(packet)).collect()
     }
 
     /// The ways to `target` whose words have arrived.
@@ -99,6 +100,12 @@ fn is_optional(way: &str) -> bool {
 /// Ways that the kernel's hooks for connections and datagrams let through to what an entry names.
 fn is_named(way: &str) -> bool {
     way.contains("tcp") || (way.contains("udp") && way != "udp-lite")
+}
+
+/// Of neighbour discovery, which no router passes on.
+fn is_neighbourly(packet: &Packet) -> bool {
+    const HOPS: u8 = 255;
+    packet.to.is_ipv6() && packet.bytes[6..8] == [58, HOPS] && (133..=137).contains(&packet.bytes[40])
 }
 
 /// A segment that begins no connection. Who is connected to the daemon and binds the socket to a device then sends such to a

@@ -13,6 +13,7 @@ mod uring;
 
 use std::io::{self, Write as _};
 use std::net::IpAddr;
+use std::thread;
 use std::time::Duration;
 
 use clap::Parser;
@@ -98,7 +99,10 @@ fn main() -> io::Result<()> {
     };
     let mut out = io::stdout().lock();
     for (name, way) in ways {
-        match way(&Target { cli: &cli, tag: format!("way {name};") }) {
+        let target = Target { cli: &cli, tag: format!("way {name};") };
+        // On a thread of its own: what is left of a ring interrupts whoever made it.
+        let outcome = thread::scope(|scope| scope.spawn(|| way(&target)).join());
+        match outcome.unwrap_or_else(|_| Err(io::ErrorKind::Other.into())) {
             Ok(()) => writeln!(out, "{name} out")?,
             Err(error) => writeln!(out, "{name} stopped {}", why(&error))?,
         }

@@ -111,7 +111,8 @@ impl Guards {
         let unwanted: Vec<_> =
             self.standing.extract_if(.., |cookie, (one, _)| wanted.get(cookie) != Some(one)).collect();
         for (_, (one, held)) in unwanted {
-            outcome = outcome.and(held.let_go());
+            let gone = held.let_go();
+            outcome = outcome.and(gone);
             self.forget(one.outside.ifindex);
         }
         self.failed.retain(|cookie, _| wanted.contains_key(cookie));

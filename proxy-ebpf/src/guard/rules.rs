@@ -60,8 +60,9 @@ fn is_allowed_tcp(context: &TcContext, ifindex: u32, packet: &Packet) -> bool {
     let is_bare = packet.at + u32::from(length >> 4) * 4 == packet.end;
     match sockets::find(context, guarded, packet) {
         Socket::None => !begins && refuses && is_bare,
-        Socket::Listener => !begins && (refuses || flags & SYN != 0) && is_bare,
-        Socket::Connection { is_ours } => !begins || is_ours,
+        Socket::Alone => !begins && (refuses || flags & SYN != 0) && is_bare,
+        Socket::Connected => !begins,
+        Socket::Ours => true,
     }
 }
 

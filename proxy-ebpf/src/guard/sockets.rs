@@ -15,17 +15,17 @@ use proxy_ebpf::word;
 
 use crate::{maps, packet::Packet};
 
+const SYN_SENT: u32 = 2;
 const LISTEN: u32 = 10;
 
 pub(crate) enum Socket {
     None,
-    /// One that waits for connections.
-    Listener,
-    /// One of a connection, at whatever stage.
-    Connection {
-        /// Whether it is one of the daemon's.
-        is_ours: bool,
-    },
+    /// One that has no peer yet: it listens, or is about to connect.
+    Alone,
+    /// One end of a connection.
+    Connected,
+    /// One that the daemon connected, at whatever stage.
+    Ours,
 }
 
 /// Looks for it the way a packet to it would: what is the source here is the destination there. One that is bound to a device is
@@ -64,8 +64,9 @@ pub(crate) fn find(context: &TcContext, guarded: &Guarded, packet: &Packet) -> S
         let is_ours = maps::is_ours(found.cast());
         bpf_sk_release(found.cast());
         match state {
-            LISTEN => Socket::Listener,
-            _ => Socket::Connection { is_ours },
+            _ if is_ours => Socket::Ours,
+            LISTEN | SYN_SENT => Socket::Alone,
+            _ => Socket::Connected,
         }
     }
 }

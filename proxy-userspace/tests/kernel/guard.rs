@@ -310,9 +310,13 @@ fn sockets_that_no_program_saw_begin_nothing() {
         assert_eq!(begun.raw_os_error(), Some(nix::libc::EINPROGRESS));
         socket
     };
+    let wire = Wire::open(&world);
     let socket = inside(&world, "other", || dial(&world));
     assert_eq!(await_drop(&mut world), (6, PASS.to_owned()));
     assert!(socket.peer_addr().is_err(), "it waits still");
+    let port = socket.local_addr().unwrap().as_socket().unwrap().port();
+    drop(told(&mut world));
+    assert!(!wire.arrives(&mut world, &Packet::tcp_from(port, PASS, ACK, b"as if it were connected")));
 }
 
 #[test]

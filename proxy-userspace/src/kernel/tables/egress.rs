@@ -139,6 +139,10 @@ fn way(protocol: u8, net: IpNet, port: u16) -> WayKey {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use proxy_traffic::{Cluster, Destination, Route, Rule, Sniff, SteerReason, SubnetListener};
+
     use super::*;
 
     #[test]
@@ -150,5 +154,25 @@ mod tests {
         let any = Way::to(UDP, 123_u16.to_be_bytes(), v4_mapped("0.0.0.0".parse().unwrap()));
         let net = Way::to(UDP, 53_u16.to_be_bytes(), v4_mapped("2001:db8::".parse().unwrap()));
         assert_eq!(found, [((64, net), 64), ((128, any), 128)]);
+    }
+
+    #[test]
+    fn packets_need_a_way_where_the_kernel_lets_connections_go_on_by_themselves() {
+        let passthrough = Cluster::passthrough(Duration::from_secs(1));
+        let route = Route {
+            name: "any".into(),
+            destinations: vec![Destination { weight: 1, cluster: passthrough.into() }],
+        };
+        let rules = vec![Rule { matches: Vec::new(), route: route.into() }];
+        let direct = Listener { rules, ..Listener::default() };
+        let steered = Listener { steer: Some(SteerReason::Setting), ..direct.clone() };
+        let sniffed = Listener { sniff: Sniff { tls: true, http: false }, ..direct.clone() };
+        for (listener, count) in [(direct, 1), (steered, 0), (sniffed, 0)] {
+            let any =
+                SubnetListener { subnet: "0.0.0.0/0".parse().unwrap(), port: 443, listener: listener.into() };
+            let snapshot = Snapshot { subnets: vec![any], ..Snapshot::default() };
+            assert_eq!(ways(&snapshot, true).len(), count, "{:?}", snapshot.subnets[0].listener);
+            assert_eq!(ways(&snapshot, false).len(), 0);
+        }
     }
 }

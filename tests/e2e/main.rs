@@ -9,6 +9,7 @@ mod balancing;
 mod books;
 mod capture;
 mod direct_telemetry;
+mod egress;
 mod failures;
 mod forwarding;
 mod gateway;

@@ -6,6 +6,8 @@
 
 pub mod client;
 pub mod daemon;
+pub mod datagrams;
+pub mod internet;
 pub mod mesh;
 pub mod metrics;
 pub mod netns;
@@ -14,4 +16,5 @@ pub mod server;
 pub mod setup;
 pub mod sweep;
 pub mod wait;
+pub mod wiretap;
 pub mod yaml;

@@ -103,6 +103,11 @@ impl Workload {
         IpAddr::V4(self.v4())
     }
 
+    /// The interface of the node that leads to it.
+    pub fn far_end(&self) -> String {
+        format!("v{}", self.subnet)
+    }
+
     /// Gives the workload one more address (with prefix length) that the whole mesh can reach through the node.
     pub fn claim(&self, mesh: &Mesh, address: IpAddr) {
         let (length, via) = match address {

@@ -64,15 +64,18 @@ impl Drop for Server {
 /// Answers every line with `name`, a space and the line, as Istio's tcp-echo sample does.
 pub fn tcp_echo(workload: &Workload, port: u16, name: &str) -> Server {
     let name = name.to_owned();
-    Server::start(workload, port, move |mut stream| {
-        let mut lines = BufReader::new(stream.try_clone()?);
-        let mut line = Vec::new();
-        while lines.read_until(b'\n', &mut line)? > 0 {
-            stream.write_all(&[name.as_bytes(), b" ", &line].concat())?;
-            line.clear();
-        }
-        Ok(())
-    })
+    Server::start(workload, port, move |mut stream| answer_lines(&mut stream, &name))
+}
+
+/// Answers every line of one connection with `name`, a space and the line.
+pub(crate) fn answer_lines(stream: &mut TcpStream, name: &str) -> io::Result<()> {
+    let mut lines = BufReader::new(stream.try_clone()?);
+    let mut line = Vec::new();
+    while lines.read_until(b'\n', &mut line)? > 0 {
+        stream.write_all(&[name.as_bytes(), b" ", &line].concat())?;
+        line.clear();
+    }
+    Ok(())
 }
 
 /// Sends back what comes, byte for byte.

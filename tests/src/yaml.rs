@@ -120,3 +120,54 @@ spec: {{host: {host}, trafficPolicy: {{{policy}}}}}
 "
     )
 }
+
+/// The ConfigMap of the mesh's settings with this `outboundTrafficPolicy.mode`, and annotations or none.
+pub fn mesh_config(mode: &str, annotations: &str) -> String {
+    format!(
+        "---
+apiVersion: v1
+kind: ConfigMap
+metadata: {{name: istio, namespace: istio-system, annotations: {{{annotations}}}}}
+data:
+  mesh: |-
+    accessLogFile: /dev/stdout
+    outboundTrafficPolicy:
+      mode: {mode}
+"
+    )
+}
+
+/// A ServiceEntry of a host outside of the mesh; `ports` are `80/HTTP`, separated by blanks, `more` is further fields:
+/// `resolution: DNS, addresses: [203.0.113.1]`.
+pub fn external(host: &str, ports: &str, more: &str) -> String {
+    let port = |text: &str| {
+        let (number, protocol) = text.split_once('/').expect("80/HTTP");
+        format!("{{number: {number}, name: {}-{number}, protocol: {protocol}}}", protocol.to_lowercase())
+    };
+    let ports = ports.split(' ').map(port).collect::<Vec<_>>().join(", ");
+    format!(
+        "---
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {{name: {}}}
+spec: {{hosts: [\"{host}\"], location: MESH_EXTERNAL, ports: [{ports}], {more}}}
+",
+        host.replace('.', "-").replace('*', "all")
+    )
+}
+
+/// A Sidecar of `namespace` with this `outboundTrafficPolicy.mode`, for workloads with `labels` (`app: web`) or all.
+pub fn sidecar(namespace: &str, labels: &str, mode: &str) -> String {
+    let (name, selector) = match labels.is_empty() {
+        true => ("default", String::new()),
+        false => ("some", format!("workloadSelector: {{labels: {{{labels}}}}}, ")),
+    };
+    format!(
+        "---
+apiVersion: networking.istio.io/v1
+kind: Sidecar
+metadata: {{name: {name}, namespace: {namespace}}}
+spec: {{{selector}outboundTrafficPolicy: {{mode: {mode}}}}}
+"
+    )
+}

@@ -10,9 +10,10 @@ use std::{
 /// A program, the Debian package that brings it, and who uses it.
 type Tool = (&'static str, &'static str, &'static str);
 
-const TEST_TOOLS: [Tool; 4] = [
+const TEST_TOOLS: [Tool; 5] = [
     ("nc", "netcat-openbsd", "the tests' plain client"),
     ("busybox", "busybox", "the tests' second nc, with habits of its own"),
+    ("curl", "curl", "the tests' client of HTTP and HTTPS"),
     ("ip", "iproute2", "makes the tests' network namespaces"),
     ("ps", "procps", "shows what is left running"),
 ];

@@ -35,6 +35,8 @@ const SOL_SOCKET: i32 = 1;
 const SO_KEEPALIVE: i32 = 9;
 const SO_MARK: i32 = 36;
 const ECONNREFUSED: i32 = 111;
+/// `lo` is the first interface of every network namespace.
+const LOOPBACK: u32 = 1;
 const BPF_F_CURRENT_NETNS: u64 = u64::MAX;
 /// Deeper cgroups than this do not exist in practice; the verifier wants a bound.
 const CGROUP_DEPTH: i32 = 32;
@@ -124,6 +126,18 @@ impl Connect {
         }
         // SAFETY: not null, and the kernel allows reads of a full socket's mark.
         unsafe { read_volatile(addr_of!((*socket).mark)) }
+    }
+
+    /// Whether the application bound the socket to an interface that leads out: such a socket's packets are not routed to `lo`.
+    #[inline(always)]
+    pub(crate) fn is_bound_outside(&self) -> bool {
+        let socket = field!(self, __bindgen_anon_1.sk);
+        if socket.is_null() {
+            return false;
+        }
+        // SAFETY: not null, and the kernel allows reads of this field of a full socket.
+        let device = unsafe { read_volatile(addr_of!((*socket).bound_dev_if)) };
+        device != 0 && device != LOOPBACK
     }
 
     /// The address that the application bound the socket to, if it did.

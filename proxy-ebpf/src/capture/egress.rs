@@ -56,9 +56,30 @@ pub(crate) fn unclaimed(netns_cookie: u64, workload: &Workload, destination: &De
     if workload.egress == Egress::Close as u8 {
         return Fate::Closes;
     }
+    refused(netns_cookie, destination);
+    Fate::Refused
+}
+
+/// Whether a connection that is the daemon's would pass it by, out of an interface that its socket is bound to: forbidden where
+/// not everything may leave.
+#[inline(always)]
+pub(crate) fn passes_by(
+    connect: &Connect,
+    netns_cookie: u64,
+    workload: &Workload,
+    destination: &Destination,
+) -> bool {
+    if workload.egress == Egress::Allow as u8 || !connect.is_bound_outside() {
+        return false;
+    }
+    refused(netns_cookie, destination);
+    true
+}
+
+#[inline(always)]
+fn refused(netns_cookie: u64, destination: &Destination) {
     maps::count(Counter::EgressRefused);
     tell(netns_cookie, Denied::Tcp, IPPROTO_TCP, destination);
-    Fate::Refused
 }
 
 /// Whether a datagram may go to `destination`, or a socket that is not TCP's may connect to it. One that may not is told.

@@ -195,7 +195,7 @@ fn decide(dial: &Dial<'_>, listens: impl FnOnce(&Connect) -> bool) -> i32 {
         verdict if verdict == Verdict::Refuse as u32 => refuse(connect),
         // Also where there is no listener.
         verdict if verdict == Verdict::Pass as u32 => unclaimed(dial, listens),
-        _ if listens(connect) => steer(connect, workload, destination),
+        _ if listens(connect) => steer(dial),
         _ => fail(connect, workload, destination),
     }
 }
@@ -213,11 +213,14 @@ fn unclaimed(dial: &Dial<'_>, listens: impl FnOnce(&Connect) -> bool) -> i32 {
         Fate::Closes => true,
         Fate::Asks => false,
     };
-    if listens(connect) {
+    if !closes && workload.egress == Egress::Allow as u8 && connect.is_bound_outside() {
+        // It insists on its own way to a name server, and may have it.
+        pass(connect, workload)
+    } else if listens(connect) {
         if closes {
             maps::count(Counter::EgressClosed);
         }
-        steer(connect, workload, destination)
+        steer(dial)
     } else if closes {
         fail(connect, workload, destination)
     } else {
@@ -267,7 +270,11 @@ fn settle(connect: &Connect, tracked: &mut Tracked) {
 
 /// The daemon gets the connection.
 #[inline(always)]
-fn steer(connect: &Connect, workload: &Workload, destination: &Destination) -> i32 {
+fn steer(dial: &Dial<'_>) -> i32 {
+    let Dial { connect, workload, destination, .. } = *dial;
+    if egress::passes_by(connect, dial.netns_cookie, workload, destination) {
+        return refuse(connect);
+    }
     if !connect.set_mark(maps::mark()) {
         return mark_failed(connect, workload);
     }

@@ -1,6 +1,12 @@
 //! The control loop: changed files, questions, time and signals, one after the other on one thread.
 
-use std::{fs, path::PathBuf, sync::Arc, time::Instant};
+use std::{
+    fs,
+    path::PathBuf,
+    sync::Arc,
+    thread,
+    time::{Duration, Instant},
+};
 
 use anyhow::Context as _;
 use arc_swap::ArcSwap;
@@ -30,6 +36,9 @@ use crate::{
     settings::Settings,
     source::{Changes, Folder},
 };
+
+/// How long a start waits for the addresses of names.
+const FIRST_NAMES: Duration = Duration::from_secs(2);
 
 /// Everything that the daemon is, between start and end.
 pub(super) struct Control {
@@ -99,7 +108,9 @@ impl Control {
     pub(super) fn open(&mut self, cgroups: &Cgroups, signals: Signals) -> anyhow::Result<Inbox> {
         let mut folder = Folder::new(self.settings.config.clone());
         let watch = folder.watch()?;
-        self.apply(folder.scan()?);
+        let changes = folder.scan()?;
+        let names = self.first_names(changes);
+        self.follow(|resources| resources.resolve(names));
         self.enroll_local(cgroups)?;
         self.enroll_again();
         self.workloads.settle()?;
@@ -108,6 +119,22 @@ impl Control {
         (self.ready, self.opened) = (true, true);
         tracing::info!("ready");
         Ok(inbox)
+    }
+
+    /// Compiles `changes`, and waits a moment for what the names in them are: an earlier daemon's endpoints are still in force, and
+    /// are not to give way to none.
+    fn first_names(&mut self, changes: Changes) -> Vec<News> {
+        let wanted = self.resources.apply(changes).lookups.clone();
+        self.workloads.names.follow(&wanted);
+        let (deadline, mut found) = (Instant::now() + FIRST_NAMES, Vec::new());
+        while found.len() < wanted.len() && Instant::now() < deadline {
+            match self.news.as_mut().and_then(|news| news.try_recv().ok()) {
+                Some(one) => found.push(one),
+                // The names' own thread is at work; nothing else waits for this one yet.
+                None => thread::sleep(Duration::from_millis(1)),
+            }
+        }
+        found
     }
 
     /// Turns until a signal says to end, then drains.

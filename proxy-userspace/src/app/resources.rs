@@ -47,8 +47,11 @@ impl Resources {
         self.publish()
     }
 
-    /// Takes in what names were found to be, and publishes the snapshot that it leads to.
+    /// Takes in what names were found to be, and publishes the snapshot that it leads to: without any the one that is in force.
     pub(super) fn resolve(&mut self, news: Vec<News>) -> Arc<Snapshot> {
+        if news.is_empty() {
+            return self.snapshot.load_full();
+        }
         for (name, addresses) in news {
             tracing::debug!("{name} is {addresses:?}");
             self.store.resolve(&name, addresses);

@@ -14,6 +14,9 @@ use std::{
 use clap::{Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
+/// What is logged unless `SHUNT_LOG` says otherwise. What the resolver makes of answers we say ourselves.
+const DEFAULT_LOG: &str = "info,hickory_net=off,hickory_proto=off,hickory_resolver=off";
+
 use crate::{
     app,
     cause::chain,
@@ -94,7 +97,7 @@ fn print(text: &str) -> anyhow::Result<ExitCode> {
 
 /// The daemon's own log goes to standard error; `SHUNT_LOG` sets its level, as in `SHUNT_LOG=debug`.
 fn start_logging() {
-    let filter = EnvFilter::try_from_env("SHUNT_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    let filter = EnvFilter::try_from_env("SHUNT_LOG").unwrap_or_else(|_| EnvFilter::new(DEFAULT_LOG));
     let format = tracing_subscriber::fmt().with_env_filter(filter).with_target(false);
     // Whoever reads the log may leave. The default complains about that on the same standard error, and panics.
     let format = format.log_internal_errors(false);

@@ -8,6 +8,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     ffi::{OsStr, OsString},
     fs, io,
+    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
     thread,
     time::Duration,
@@ -164,11 +165,17 @@ impl Folder {
             self.lost |= event.mask.intersects(away);
             return;
         };
-        if event.mask.contains(AddWatchFlags::IN_MODIFY) {
+        let begun = event.mask.contains(AddWatchFlags::IN_CREATE) && self.has_writer(name);
+        if begun || event.mask.contains(AddWatchFlags::IN_MODIFY) {
             self.unfinished.insert(name.clone());
         } else {
             self.unfinished.remove(name);
         }
+    }
+
+    /// Whether a file that has just been created is being written: links are there as a whole.
+    fn has_writer(&self, name: &OsStr) -> bool {
+        fs::symlink_metadata(self.path.join(name)).is_ok_and(|about| about.is_file() && about.nlink() == 1)
     }
 
     /// Looks once a second until the folder can be watched again.
@@ -338,6 +345,11 @@ mod tests {
         assert!(first.iter().all(|(_, change)| *change != text("half")), "{first:?}");
         file.write_all(b" and half").unwrap();
         drop(file);
+        assert_eq!(changes.recv().await.unwrap()[0].1, text("half and half"));
+        // Links have no writer to wait for.
+        fs::hard_link(scratch.0.join("a.yaml"), scratch.0.join("c.yaml")).unwrap();
+        assert_eq!(changes.recv().await.unwrap()[0].1, text("half and half"));
+        std::os::unix::fs::symlink("a.yaml", scratch.0.join("d.yaml")).unwrap();
         assert_eq!(changes.recv().await.unwrap()[0].1, text("half and half"));
     }
 

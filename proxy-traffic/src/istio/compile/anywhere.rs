@@ -30,6 +30,7 @@ pub(super) fn draft<'h>(
     problems: &mut Problems,
 ) -> Draft {
     let mut listener = Listener { name: pseudonym(port), ..Listener::default() };
+    let mut wishes = Wishes::default();
     let registry = clusters.registry;
     let found = hosts.filter_map(|host| {
         let entry = registry.get(host)?;
@@ -41,6 +42,7 @@ pub(super) fn draft<'h>(
     whole.sort_by_key(|(host, entry, _)| (entry.source.order(), *host));
     for (host, entry, port) in named {
         let rule = by_name(host, entry, port, &mut listener.sniff, clusters);
+        wishes.join(entry.wishes.clone());
         listener.rules.extend(exported(entry, vec![rule]));
     }
     for (place, (host, entry, port)) in whole.into_iter().enumerate() {
@@ -57,9 +59,10 @@ pub(super) fn draft<'h>(
             );
             problems.warn(&entry.source, "addresses", what);
         }
-        listener.rules.extend(mesh::rules(host, entry, port, bindings, clusters, problems));
+        wishes.join(entry.wishes.clone());
+        listener.rules.extend(mesh::rules(host, entry, port, bindings, clusters, problems, &mut wishes));
     }
-    Draft { listener, wishes: Wishes::default() }
+    Draft { listener, wishes }
 }
 
 /// The rule for connections that ask for `host`.

@@ -4,6 +4,7 @@ use std::{
     cmp::Reverse,
     collections::{BTreeMap, btree_map::Entry as Place},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    sync::Arc,
 };
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
@@ -61,8 +62,8 @@ impl Claims {
             claims.first.insert(name.clone(), claims.ports.len());
             claims.ports.push(Held { name, exact: Vec::new(), ranges: Vec::new() });
             for any in ANY {
-                // Who wrote the range down himself meant it so.
-                ranges.entry((any, port)).or_insert(claims.ports.len() - 1);
+                let hosts = tallies.hosts(port).filter_map(|host| registry.get(host));
+                claims.claim_any(any, port, hosts, &mut ranges, problems);
             }
         }
         for (address, number) in exact {
@@ -105,6 +106,27 @@ impl Claims {
                     let what = format!("{} belongs to {owner} already, which is older", place.key());
                     problems.warn(&entry.source, "addresses", what);
                 }
+            }
+        }
+    }
+
+    /// Gives the last port all addresses, on behalf of `hosts`. Who wrote the range down himself meant it so.
+    fn claim_any<'e>(
+        &self,
+        any: IpNet,
+        port: u16,
+        hosts: impl Iterator<Item = &'e Arc<Entry>>,
+        ranges: &mut BTreeMap<(IpNet, u16), usize>,
+        problems: &mut Problems,
+    ) {
+        match ranges.entry((any, port)) {
+            Place::Vacant(place) => drop(place.insert(self.ports.len() - 1)),
+            Place::Occupied(place) => {
+                let owner = &self.ports[*place.get()].name;
+                let what = format!(
+                    "without any, it is told apart by name, but {any}:{port} belongs to {owner}, which takes all names"
+                );
+                hosts.for_each(|entry| problems.warn(&entry.source, "addresses", what.clone()));
             }
         }
     }

@@ -9,8 +9,8 @@ use std::{
 use ipnet::IpNet;
 
 use super::{
-    Problems, Settings, Source, protocol::Protocol, resolution::Resolution, selection::Workloads,
-    service_entry, verdict::Wishes, workload::Workload,
+    Problems, Settings, Source, by_hand::of_service_entry, protocol::Protocol, resolution::Resolution,
+    selection::Workloads, verdict::Wishes, workload::Workload,
 };
 use crate::{
     ClusterKind, Map, Service,
@@ -66,6 +66,12 @@ pub(super) enum Passing {
 }
 
 impl Passing {
+    fn by_address(self) -> Self {
+        match self {
+            Self::Address(port) | Self::Name(port) => Self::Address(port),
+        }
+    }
+
     pub(super) fn kind(self) -> ClusterKind {
         match self {
             Self::Address(_) => ClusterKind::OriginalDestination,
@@ -126,14 +132,16 @@ impl Entry {
         let mut entry = services.next().map(|item| of_service(item, workloads, settings, problems));
         services.for_each(|item| drop(of_service(item, workloads, settings, problems)));
         for (item, index) in &sources.entries {
-            let new = service_entry::entry(item, &item.spec.hosts[*index], workloads, resolved);
+            let new = of_service_entry(item, &item.spec.hosts[*index], workloads, resolved);
             match &mut entry {
                 Some(known) => known.add(item, *index, new, problems),
                 None => entry = Some(new),
             }
         }
-        entry.iter().for_each(|entry| entry.report_unserved(problems));
-        entry
+        let mut entry = entry?;
+        entry.pass_by_address();
+        entry.report_unserved(problems);
+        Some(entry)
     }
 
     /// Whether connections to it are captured. What may be served elsewhere is left to the kernel.
@@ -149,8 +157,7 @@ impl Entry {
 
     /// The ports that it has at any address: it has none of its own, and its clients may have theirs from elsewhere.
     pub(super) fn anywhere(&self) -> impl Iterator<Item = &Port> {
-        let nowhere = self.addresses.is_empty() && self.subnets.is_empty();
-        let is_open = nowhere && self.resolution != Resolution::Static;
+        let is_open = !self.has_addresses() && self.resolution != Resolution::Static;
         let takes = |port: &&Port| port.has_names() || self.resolution == Resolution::None;
         self.ports.iter().filter(move |port| is_open && takes(port))
     }
@@ -172,7 +179,10 @@ impl Entry {
         self.wishes.join(new.wishes);
         self.datagrams.extend(new.datagrams);
         if self.exported != new.exported {
-            let what = format!("is another than that of {}; both see the host", self.source.source().key);
+            let what = format!(
+                "is another than that of {}: whoever may see one of them sees the host",
+                self.source.source().key
+            );
             problems.warn(item, "exportTo", what);
             self.exported = self.exported.take().zip(new.exported).map(|(one, other)| &one | &other);
         }
@@ -186,7 +196,10 @@ impl Entry {
         }
         for port in new.ports {
             match self.ports.iter_mut().find(|other| other.number == port.number) {
-                Some(same) => same.instances.extend(port.instances),
+                Some(same) => {
+                    report_disagreement(item, &self.source, same, &port, problems);
+                    same.instances.extend(port.instances);
+                }
                 None if is_service => {
                     let what =
                         format!("{} has no port {}; add it there", self.source.source().key, port.number);
@@ -195,6 +208,18 @@ impl Entry {
                 None => self.ports.push(port),
             }
         }
+    }
+
+    /// Nobody listens to names at addresses of its own: who dials one of them has said where he wants to go.
+    fn pass_by_address(&mut self) {
+        if self.has_addresses() {
+            self.ports.iter_mut().for_each(|port| port.passing = port.passing.map(Passing::by_address));
+        }
+    }
+
+    /// Whether it has addresses or ranges of its own.
+    fn has_addresses(&self) -> bool {
+        !self.addresses.is_empty() || !self.subnets.is_empty()
     }
 
     fn report_unserved(&self, problems: &mut Problems) {
@@ -207,11 +232,7 @@ impl Entry {
             let what =
                 "is missing, and Endpoints are not read yet: connections to this Service are left alone";
             problems.warn(&self.source, "selector", what);
-        } else if host.starts_with('*')
-            && self.addresses.is_empty()
-            && self.subnets.is_empty()
-            && self.anywhere().next().is_none()
-        {
+        } else if host.starts_with('*') && !self.has_addresses() && self.anywhere().next().is_none() {
             let what =
                 format!("{host} has no address of its own and a wildcard cannot be dialled; give addresses");
             problems.warn(&self.source, "addresses", what);
@@ -272,6 +293,26 @@ impl<'a> From<&'a Origin> for Source<'a> {
     }
 }
 
+/// Two resources bring the port of one host: what the older one says of it counts.
+fn report_disagreement(
+    item: &Item<ServiceEntry>,
+    older: &Origin,
+    port: &Port,
+    other: &Port,
+    problems: &mut Problems,
+) {
+    let (older, number) = (older.source().key, port.number);
+    if port.protocol != other.protocol {
+        let what = format!("port {number} is another protocol in {older}, which counts; write the same");
+        problems.warn(item, "ports", what);
+    }
+    if port.passing.is_some() != other.passing.is_some() {
+        let what =
+            format!("{older} finds who serves port {number} in another way, which counts; write the same");
+        problems.warn(item, "resolution", what);
+    }
+}
+
 fn of_service(
     item: &Arc<Item<resource::Service>>,
     workloads: &Workloads,
@@ -327,6 +368,7 @@ fn service_port(
     Some(Port { number, protocol, instances, passing: None })
 }
 
+/// Those of `serving` who serve the port of that number and name, each where it does.
 pub(super) fn instances(
     serving: &[Arc<Workload>],
     number: u16,

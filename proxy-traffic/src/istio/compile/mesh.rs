@@ -37,24 +37,13 @@ fn draft(
     problems: &mut Problems,
 ) -> Draft {
     let mut wishes = entry.wishes.clone();
-    let rules = rules_with(host, entry, port, bindings, clusters, problems, &mut wishes);
+    let rules = rules(host, entry, port, bindings, clusters, problems, &mut wishes);
     let listener = Listener { name: format!("{host}:{}", port.number), rules, ..Listener::default() };
     Draft { listener, wishes }
 }
 
 /// The rules alone, where others have a say in the rest.
 pub(super) fn rules(
-    host: &str,
-    entry: &Entry,
-    port: &Port,
-    bindings: &Bindings,
-    clusters: &mut Clusters<'_>,
-    problems: &mut Problems,
-) -> Vec<Rule> {
-    rules_with(host, entry, port, bindings, clusters, problems, &mut Wishes::default())
-}
-
-fn rules_with(
     host: &str,
     entry: &Entry,
     port: &Port,

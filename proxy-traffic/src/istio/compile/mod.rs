@@ -6,6 +6,7 @@
 
 mod anywhere;
 mod blocks;
+mod by_hand;
 mod claims;
 mod cluster;
 mod compiler;
@@ -21,7 +22,6 @@ mod registry;
 mod resolution;
 mod rules;
 mod selection;
-mod service_entry;
 mod tallies;
 mod traffic;
 mod units;

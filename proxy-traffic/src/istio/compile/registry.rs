@@ -98,7 +98,7 @@ impl Registry {
             for (item, host, _) in before.iter().flat_map(hosts) {
                 self.sources(&host, touched).entries.retain(|(other, _)| !Arc::ptr_eq(other, item));
                 self.workloads.unwatch(&host, &Origin::Entry(item.clone()));
-                self.follow_names(&host);
+                self.follow_names(&host, item);
             }
             for (item, host, index) in after.iter().flat_map(hosts) {
                 let entries = &mut self.sources(&host, touched).entries;
@@ -106,19 +106,17 @@ impl Registry {
                 let place = entries.partition_point(|(other, index)| (other.order(), *index) < order);
                 entries.insert(place, (item.clone(), index));
                 self.workloads.watch(&host, &Origin::Entry(item.clone()));
-                self.follow_names(&host);
+                self.follow_names(&host, item);
             }
         }
     }
 
     /// Takes in what names were found to be; the hosts that they stand for go to `touched`.
     pub(super) fn edit_names(&mut self, resolved: &Resolved, touched: &mut Touched) {
-        if self.resolved.is_same(resolved) {
-            return;
-        }
-        for (name, hosts) in &self.names {
-            if self.resolved.get(name.as_str()) != resolved.get(name.as_str()) {
-                hosts.iter().for_each(|host| touch(&self.entries, host, touched));
+        for (name, older, newer) in self.resolved.changes(resolved) {
+            if older != newer {
+                let hosts = self.names.get(name).into_iter().flatten();
+                hosts.for_each(|host| touch(&self.entries, host, touched));
             }
         }
         self.resolved = resolved.clone();
@@ -137,21 +135,30 @@ impl Registry {
                     let known = lookups.entry(name.clone()).or_default();
                     known.external |= lookup.external;
                     known.allowed.extend(lookup.allowed);
+                    known.allowed.sort_unstable();
+                    known.allowed.dedup();
                 }
             }
         }
         lookups
     }
 
-    /// The names of `host` changed, perhaps.
-    fn follow_names(&mut self, host: &str) {
-        self.names.retain(|_, hosts| {
-            hosts.remove(host);
-            !hosts.is_empty()
-        });
+    /// `item` came to stand for `host`, or does so no more.
+    fn follow_names(&mut self, host: &str, item: &Item<ServiceEntry>) {
         let sources = self.sources.get(host).into_iter().flat_map(|sources| &sources.entries);
-        for name in sources.flat_map(|(item, _)| resolution::names(&item.spec, host)) {
-            self.names.entry(name).or_default().insert(host.to_owned());
+        let standing: BTreeSet<_> =
+            sources.flat_map(|(item, _)| resolution::names(&item.spec, host)).collect();
+        for name in resolution::names(&item.spec, host) {
+            let is_standing = standing.contains(&name);
+            let hosts = self.names.entry(name.clone()).or_default();
+            if is_standing {
+                hosts.insert(host.to_owned());
+            } else {
+                hosts.remove(host);
+            }
+            if hosts.is_empty() {
+                self.names.remove(&name);
+            }
         }
     }
 

@@ -52,7 +52,8 @@ pub(super) fn names(spec: &ServiceEntry, host: &str) -> Vec<String> {
         return Vec::new();
     }
     if spec.endpoints.is_empty() {
-        return if host.starts_with('*') { Vec::new() } else { vec![host.to_ascii_lowercase()] };
+        let stands_for_itself = !host.starts_with('*') && spec.workload_selector.is_none();
+        return stands_for_itself.then(|| host.to_ascii_lowercase()).into_iter().collect();
     }
     let is_name = |address: &&String| !address.is_empty() && address.parse::<IpAddr>().is_err();
     let addresses = spec.endpoints.iter().map(|endpoint| &endpoint.address);

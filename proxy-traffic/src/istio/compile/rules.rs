@@ -154,15 +154,29 @@ impl Bindings {
             let what = format!("{}: connections sent there are closed (NC)", missing.reason);
             problems.warn(item, format!("{field}.destination.{}", missing.part), what);
         }
-        if let (At::Gateway(..), ClusterKind::OriginalDestination) = (at, &cluster.kind) {
-            let what = "PASSTHROUGH dials what the client dialled, which is the gateway itself";
-            let told = format!("{what}: connections sent there are closed (NC)");
+        if let Some(what) = unreachable(at, &cluster.kind) {
+            let told = format!("{what}: connections sent there are closed");
             problems.warn(item, format!("{field}.destination"), told);
-            let kind = ClusterKind::Missing(what.to_owned());
-            cluster = Arc::new(Cluster { kind, table: Default::default(), ..(*cluster).clone() });
+            if let At::Gateway(..) = at {
+                let kind = ClusterKind::Missing(what.to_owned());
+                cluster = Arc::new(Cluster { kind, table: Default::default(), ..(*cluster).clone() });
+            }
         }
         let weight = route.weight.and_then(|weight| u64::try_from(weight).ok()).unwrap_or_default();
         Destination { weight, cluster }
+    }
+}
+
+/// Why nobody gets to such a cluster by a `tcp` rule.
+fn unreachable(at: At<'_>, kind: &ClusterKind) -> Option<&'static str> {
+    match (at, kind) {
+        (At::Gateway(..), ClusterKind::OriginalDestination) => {
+            Some("PASSTHROUGH or resolution NONE dials what the client dialled, which is the gateway itself")
+        }
+        (_, ClusterKind::Named(_)) => {
+            Some("its resolution goes by the name that a client says, which a tcp rule does not ask for")
+        }
+        _ => None,
     }
 }
 

@@ -1,6 +1,6 @@
 //! What is compiled step by step is what is compiled at once.
 
-use std::sync::Arc;
+use std::{net::IpAddr, sync::Arc};
 
 use proptest::{collection::vec, prelude::*};
 
@@ -53,6 +53,22 @@ const RESOURCES: &[&str] = &[
      resolution: DNS, ports: [{number: 8@c, name: http}], endpoints: [{address: y.test, labels: {v: v@b}}, {address: 'z1.test', weight: 3}]}}",
     "{apiVersion: networking.istio.io/v1, kind: ServiceEntry, metadata: {name: e@a, namespace: N}, spec: {hosts: [z@b.test], \
      ports: [{number: 8@c, name: tcp, targetPort: 80}, {number: 443, name: https}]}}",
+    "{apiVersion: networking.istio.io/v1, kind: ServiceEntry, metadata: {name: e@a, namespace: N, W}, spec: {hosts: [R], addresses: [10.0.0.@b], \
+     location: MESH_INTERNAL, resolution: DNS_ROUND_ROBIN, ports: [{number: 8@c, name: tcp}], endpoints: [{address: z1.test, ports: {tcp: 7@b}}]}}",
+    "{apiVersion: networking.istio.io/v1, kind: ServiceEntry, metadata: {name: e@a, namespace: N, W}, spec: {hosts: [R], resolution: DNS, \
+     exportTo: [E], ports: [{number: 8@c, name: http}, {number: 8@b, name: udp}], endpoints: [{address: y.test}, {address: 10.3.0.@a}]}}",
+    "{apiVersion: networking.istio.io/v1, kind: ServiceEntry, metadata: {name: e@a, namespace: N}, spec: {hosts: [R], exportTo: [E], \
+     ports: [{number: 8@c, name: tls}, {number: 8@b, name: udp}], addresses: [10.4.0.0/1@c]}}",
+    "{apiVersion: networking.istio.io/v1, kind: ServiceEntry, metadata: {name: e@a, namespace: N, W}, spec: {hosts: [R, '*.w@b.test'], exportTo: [E], \
+     ports: [{number: 8@c, name: tls}, {number: 8@b, name: tcp-x}]}}",
+    "{apiVersion: networking.istio.io/v1, kind: ServiceEntry, metadata: {name: e@a, namespace: N}, spec: {hosts: ['*.w@b.test'], resolution: DYNAMIC_DNS, \
+     ports: [{number: 8@c, name: tls, protocol: TLS, targetPort: 8443}]}}",
+    "{apiVersion: networking.istio.io/v1, kind: ServiceEntry, metadata: {name: e@a, namespace: N}, spec: {hosts: [R], resolution: DNS, \
+     ports: [{number: 8@c, name: tcp}], workloadSelector: {labels: {app: a@b}}}}",
+    "{apiVersion: networking.istio.io/v1, kind: DestinationRule, metadata: {name: d@a, namespace: N, W}, spec: {host: R, T, \
+     subsets: [{name: u@b, labels: {v: v@c}, T}]}}",
+    "{apiVersion: networking.istio.io/v1, kind: VirtualService, metadata: {name: v@a, namespace: N, W}, spec: {hosts: [R], \
+     tcp: [{match: [{sourceNamespace: n@b}], route: [{destination: {host: y.test}}, {destination: {host: z@a.test}, weight: 80}]}]}}",
     "}{",
 ];
 
@@ -66,6 +82,10 @@ const HOSTS: &[&str] = &[
     "'*.n1.svc.cluster.local'",
     "s1.n1",
 ];
+
+/// Hosts of ServiceEntries that are looked up, or not, and who may see them, as numbers choose.
+const NAMES: &[&str] = &["x.test", "y.test", "z1.test", "z2.test", "db.n1.test"];
+const EXPORTS: &[&str] = &["'*'", ".", "n1", "'~'"];
 
 const POLICIES: &[&str] = &[
     "trafficPolicy: {connectionPool: {tcp: {maxConnections: 5}}}",
@@ -88,6 +108,15 @@ const EGRESS: &[&str] = &[
     "annotations: {shunt.dev/egress-blocked: refuse}",
 ];
 
+/// What a name is found to be from now on; nothing: it is not.
+fn any_answer() -> impl Strategy<Value = (&'static str, Vec<IpAddr>)> {
+    let address = prop_oneof![
+        (1u8..4).prop_map(|last| IpAddr::from([203, 0, 113, last])),
+        (1u16..3).prop_map(|last| IpAddr::from([0x2001, 0xdb8, 0, 0, 0, 0, 0, last])),
+    ];
+    (prop::sample::select(NAMES), vec(address, 0..4))
+}
+
 /// One resource of the small world.
 fn any_resource() -> impl Strategy<Value = String> {
     let numbers = (1usize..3, 1usize..4, 0usize..3);
@@ -109,6 +138,10 @@ fn made(
     for (name, number) in ["@a", "@b", "@c"].iter().zip(numbers) {
         text = text.replace(name, &number.to_string());
     }
+    let number = numbers.iter().sum::<usize>() + namespace;
+    text = text.replace("exportTo: [E]", &format!("exportTo: [{}]", EXPORTS[number % EXPORTS.len()]));
+    let name = NAMES[(number + host.len()) % NAMES.len()];
+    text = text.replace("hosts: [R", &format!("hosts: [{name}")).replace("host: R", &format!("host: {name}"));
     text = text.replace("hosts: [H", &format!("hosts: [{host}")).replace("host: H", &format!("host: {host}"));
     text = text.replace(" T,", &format!(" {policy},")).replace(" T}", &format!(" {policy}}}"));
     text = text.replace("namespace: N", &format!("namespace: n{namespace}"));
@@ -142,6 +175,8 @@ fn compare(before: &Snapshot, step: &Snapshot, whole: &Snapshot) -> Result<(), T
     prop_assert_eq!(&step.hosts, &whole.hosts);
     prop_assert_eq!(&step.egress, &whole.egress);
     prop_assert_eq!(&step.http_ports, &whole.http_ports);
+    prop_assert_eq!(&step.lookups, &whole.lookups);
+    prop_assert_eq!(&step.datagrams, &whole.datagrams);
     prop_assert_eq!(&step.clusters, &whole.clusters);
     prop_assert_eq!(&step.listeners, &whole.listeners);
     prop_assert_eq!(&step.gateways, &whole.gateways);
@@ -166,7 +201,8 @@ fn compare(before: &Snapshot, step: &Snapshot, whole: &Snapshot) -> Result<(), T
 
 /// Every arm of every listener leads to a cluster of the snapshot itself, but for what a gateway cannot pass through.
 fn arms_lead_home(snapshot: &Snapshot) -> bool {
-    let rules = snapshot.listeners.values().flat_map(|listener| &listener.rules);
+    let ranges = snapshot.subnets.iter().map(|range| &range.listener);
+    let rules = snapshot.listeners.values().chain(ranges).flat_map(|listener| &listener.rules);
     let mut arms = rules.flat_map(|rule| &rule.route.destinations);
     arms.all(|arm| snapshot.clusters.get(&arm.cluster.name).is_some_and(|own| Arc::ptr_eq(own, &arm.cluster)))
 }
@@ -176,24 +212,28 @@ proptest! {
 
     #[test]
     fn step_by_step_is_as_good_as_at_once(
-        edits in vec((0usize..5, vec(any_resource(), 0..5), 0usize..12), 1..25),
+        edits in vec((0usize..5, vec(any_resource(), 0..5), 0usize..12, vec(any_answer(), 0..3)), 1..25),
     ) {
         let settings = Settings { locality: "r1/z1".to_owned(), ..Settings::default() };
         let (mut store, mut compiler) = (Store::new(), Compiler::new());
         let mut before = Snapshot::default();
-        for (file, resources, turn) in edits {
+        for (file, resources, turn, answers) in edits {
             let file = format!("{file}.yaml");
-            if turn == 0 { store.remove(&file) } else { store.replace(&file, &resources.concat()); }
-            let addresses = (0..turn % 3).map(|last| [203, 0, 113, last as u8].into());
-            store.resolve(["y.test", "z1.test", "z2.test", "x.test"][turn % 4], addresses.collect());
-            let settings = Settings { overflow_closes: turn == 1, ..settings.clone() };
+            match turn {
+                0 => store.remove(&file),
+                // An answer comes by itself.
+                1..4 => {}
+                _ => drop(store.replace(&file, &resources.concat())),
+            }
+            answers.into_iter().for_each(|(name, addresses)| store.resolve(name, addresses));
+            let settings = Settings { overflow_closes: turn == 5, ..settings.clone() };
             let (step, found) = compiler.compile(store.resources(), &before, &settings);
             let (whole, all) = compile(store.resources(), &before, &settings);
             compare(&before, &step, &whole)?;
             prop_assert_eq!(found.to_vec(), all);
             prop_assert!(arms_lead_home(&step));
             // Now and then somebody else's snapshot comes in between, as after a restart.
-            before = if turn == 2 { Snapshot::with_hosts(step.hosts) } else { step };
+            before = if turn == 6 { Snapshot::with_hosts(step.hosts) } else { step };
         }
     }
 }
@@ -244,4 +284,43 @@ fn a_change_touches_its_own_host_only() {
     let clusters = before.clusters.changes(&after.clusters);
     assert_eq!(clusters.filter(|(_, old, new)| !Arc::ptr_eq(old.unwrap(), new.unwrap())).count(), 1);
     assert!(before.hosts.is_same(&after.hosts));
+}
+
+#[test]
+fn an_answer_touches_only_who_asked_for_it() {
+    let entries: String = (0..100)
+        .map(|number| {
+            format!(
+                "{{apiVersion: networking.istio.io/v1, kind: ServiceEntry, metadata: {{name: e{number}}}, spec: {{hosts: [e{number}.test], \
+                 resolution: DNS, ports: [{{number: 80, name: tcp}}, {{number: 443, name: tls}}], endpoints: [{{address: n{}.test}}]}}}}\n---\n",
+                number / 2
+            )
+        })
+        .collect();
+    let (mut store, mut compiler, settings) = (Store::new(), Compiler::new(), Settings::default());
+    store.replace("a.yaml", &entries);
+    let (mut before, _) = compiler.compile(store.resources(), &Snapshot::default(), &settings);
+    assert_eq!(before.lookups.len(), 50);
+    for (name, addresses, hosts) in [
+        ("n7.test", vec!["203.0.113.1", "203.0.113.2"], vec!["e14.test", "e15.test"]),
+        ("n7.test", vec!["203.0.113.1", "203.0.113.2"], vec![]),
+        ("n7.test", vec!["203.0.113.2"], vec!["e14.test", "e15.test"]),
+        ("n7.test", vec![], vec!["e14.test", "e15.test"]),
+        ("nobody.test", vec!["203.0.113.1"], vec![]),
+    ] {
+        store.resolve(name, addresses.iter().map(|address| address.parse().unwrap()).collect());
+        let (after, _) = compiler.compile(store.resources(), &before, &settings);
+        let changes = before.clusters.changes(&after.clusters);
+        let changes = changes.filter(|(_, old, new)| !Arc::ptr_eq(old.unwrap(), new.unwrap()));
+        let touched: std::collections::BTreeSet<_> =
+            changes.map(|(_, _, new)| new.unwrap().service.host.clone()).collect();
+        assert_eq!(touched.into_iter().collect::<Vec<_>>(), hosts, "{name} {addresses:?}");
+        let served = |host: &&&str| {
+            let name = crate::ClusterName::outbound(80, "", host);
+            after.clusters[&name].endpoints().len() == addresses.len()
+        };
+        assert_eq!(hosts.iter().filter(served).count(), hosts.len(), "{name} {addresses:?}");
+        assert!(after.hosts.is_same(&before.hosts) && after.lookups.is_same(&before.lookups));
+        before = after;
+    }
 }

@@ -1,5 +1,6 @@
 //! Rows of data: YAML in, the snapshot's listing or a problem out.
 
+mod anywhere;
 mod egress;
 mod gateway;
 mod incremental;

@@ -146,7 +146,8 @@ fn hosts(spec: &ServiceEntry, report: &mut Report<'_>) {
     let hosts = spec.hosts.iter().map(|host| host.to_lowercase()).enumerate();
     super::duplicates(hosts, |index| format!("hosts[{index}]"), report);
     let tcp = spec.ports.iter().any(|port| port.protocol.eq_ignore_ascii_case("TCP"));
-    if spec.hosts.len() > 1 && tcp {
+    let passes = matches!(spec.resolution.as_deref(), None | Some("NONE"));
+    if spec.hosts.len() > 1 && tcp && !passes {
         report.error("hosts", "several hosts cannot share a TCP port; write one ServiceEntry for each");
     }
 }

@@ -8,7 +8,8 @@ use proxy_traffic::{Door, EgressPolicy, EgressVerdict, Snapshot, Workload};
 use super::{super::dial::InNamespace, Extent};
 use crate::{
     admin::{Enrolment, WorkloadRow},
-    node::{Listeners, Namespace, Steering, cgroup, routing},
+    kernel::{Guarded, Kernel, Outside},
+    node::{Listeners, Namespace, Steering, cgroup, routing, veth},
     proxy::{Acceptor, AcceptorHandle, Workers},
 };
 
@@ -23,6 +24,8 @@ pub(super) struct Captured {
     /// The cgroup's number when it was enrolled: another under the same path is another one.
     pub(super) cgroup_id: u64,
     pub(super) routed: Arc<Routed>,
+    /// Why nobody can look at its packets where they leave its namespace.
+    pub(super) unguardable: Option<String>,
 }
 
 /// Rule and route of one namespace; they go with this value.
@@ -71,14 +74,35 @@ impl Captured {
         Arc::strong_count(&self.dial) == 1
     }
 
-    pub(super) fn row(&self, snapshot: &Snapshot) -> WorkloadRow {
+    /// Finds out where its packets leave its namespace, for when a policy asks that they be looked at.
+    pub(super) fn find_outside(&mut self, kernel: &mut Kernel) {
+        let found = veth::host_side(&self.extent.namespace);
+        let outside = found.as_ref().ok().map(|side| Outside { ifindex: side.ifindex, number: side.number });
+        if let Err(error) = kernel.guard(self.extent.namespace.cookie(), outside) {
+            tracing::warn!("workload {}: its packets are not guarded: {error}", self.workload.name);
+        }
+        self.unguardable = found.err().map(|why| why.to_string());
+    }
+
+    pub(super) fn row(&self, snapshot: &Snapshot, kernel: &Kernel) -> WorkloadRow {
         WorkloadRow {
             name: self.workload.name.clone(),
             namespace: self.workload.namespace.clone(),
             labels: self.workload.labels.clone(),
             cgroup: self.extent.cgroup.clone(),
             families: self.families.clone(),
-            egress: egress(snapshot.egress.of(&self.workload)),
+            egress: egress(snapshot.egress.of(&self.workload)) + &self.guard(kernel),
+        }
+    }
+
+    /// Whether its packets are looked at as well as its sockets.
+    fn guard(&self, kernel: &Kernel) -> String {
+        match kernel.guarded(self.extent.namespace.cookie()) {
+            Guarded::NotNeeded => String::new(),
+            Guarded::Attached => "; packets are guarded".to_owned(),
+            Guarded::Impossible(why) => {
+                format!("; packets are not guarded: {}", self.unguardable.as_deref().unwrap_or(&why))
+            }
         }
     }
 

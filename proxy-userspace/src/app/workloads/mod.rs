@@ -32,7 +32,7 @@ use crate::{
 pub(super) struct Workloads {
     pub(super) kernel: Kernel,
     pub(super) direct: Direct,
-    names: Names,
+    pub(super) names: Names,
     /// The daemon's own cgroup.
     daemon: u64,
     places: Places,
@@ -109,7 +109,9 @@ impl Workloads {
         self.direct.open(&extent.namespace, &workload);
         let dial = Arc::new(InNamespace(extent.namespace.clone()));
         let acceptors = Vec::new();
-        let mut captured = Captured { workload, extent, dial, acceptors, families, cgroup_id, routed };
+        let mut captured =
+            Captured { workload, extent, dial, acceptors, families, cgroup_id, routed, unguardable: None };
+        captured.find_outside(&mut self.kernel);
         let accepting = captured.accept(listeners, workers);
         self.captured.insert(name.clone(), captured);
         if let Err(error) = accepting.and_then(|()| self.attach()) {
@@ -243,7 +245,7 @@ impl Workloads {
 
     /// For `shunt status`.
     pub(super) fn rows(&self, snapshot: &Snapshot) -> Vec<WorkloadRow> {
-        self.captured.values().map(|one| one.row(snapshot)).collect()
+        self.captured.values().map(|one| one.row(snapshot, &self.kernel)).collect()
     }
 
     /// One workload of each namespace and set of labels: all that rules tell workloads apart by.

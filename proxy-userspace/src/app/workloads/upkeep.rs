@@ -87,6 +87,11 @@ impl Workloads {
 
     /// Interfaces come and go; and so may connections that went around the programs.
     fn look_after_addresses(&mut self, snapshot: &Snapshot) {
+        for captured in self.captured.values_mut() {
+            if !snapshot.egress.of(&captured.workload).allows_any() {
+                captured.find_outside(&mut self.kernel);
+            }
+        }
         for captured in self.captured.values() {
             let (name, namespace) = (&captured.workload.name, &captured.extent.namespace);
             let own = namespace.own_addresses().map_err(anyhow::Error::from);

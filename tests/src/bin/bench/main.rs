@@ -10,6 +10,7 @@ mod idle;
 mod load;
 mod machine;
 mod measure;
+mod names;
 mod nat;
 mod peers;
 mod place;
@@ -87,6 +88,8 @@ enum Alone {
         #[arg(long, default_value_t = 2.0)]
         seconds: f64,
     },
+    /// Queries for names, through the daemon and past it.
+    Dns(names::Options),
     /// Thousands of services in one daemon: start, change, a storm of changes, and kill -9, under connecting load.
     Scale(scale::Options),
     /// Only the server: echo, or an endless download for a connection that starts with `D`.
@@ -107,6 +110,10 @@ fn main() -> Result<()> {
         }
         Some(Alone::Serve { listen }) => {
             serve::run(listen.into_iter().map(serve::listen).collect::<Result<_>>()?)
+        }
+        Some(Alone::Dns(options)) => {
+            watch_signals(&stop)?;
+            names::run(&options, &stop)
         }
         Some(Alone::Scale(options)) => {
             watch_signals(&stop)?;

@@ -1,4 +1,4 @@
-//! One host of a ServiceEntry as a service.
+//! One host of a ServiceEntry: who serves it, where its connections go, and what its datagrams may reach.
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -21,8 +21,8 @@ use crate::{
     },
 };
 
-/// What `item` makes of `host`, one of its hosts.
-pub(super) fn entry(
+/// What `item` makes of `host`, one of its own.
+pub(super) fn of_service_entry(
     item: &Arc<Item<ServiceEntry>>,
     host: &str,
     workloads: &Workloads,
@@ -30,8 +30,8 @@ pub(super) fn entry(
 ) -> Entry {
     let (spec, namespace) = (&item.spec, item.key.namespace.as_str());
     let host = host.to_ascii_lowercase();
-    let resolution = Resolution::of(spec);
-    let mut serving = by_hand(item, &host, resolved);
+    let (resolution, exported) = (Resolution::of(spec), resolution::exported(item));
+    let mut serving = serving(item, &host, resolved);
     if let Some(selector) = &spec.workload_selector {
         serving.extend(workloads.serving(namespace, &selector.labels, false));
     }
@@ -42,7 +42,10 @@ pub(super) fn entry(
         let target = port.target_port.map(|target| TargetPort::Number(target.0));
         let instances = instances(&serving, number, &port.name, target.as_ref());
         if protocol == Protocol::Datagram {
-            datagrams.extend(ways(spec, resolution, number, &instances));
+            // Who may see it is not asked of datagrams, but whether anybody may.
+            if exported.as_ref().is_none_or(|namespaces| !namespaces.is_empty()) {
+                datagrams.extend(ways(spec, resolution, number, &instances));
+            }
             continue;
         }
         let other = port.target_port.map(|target| target.0).filter(|target| *target != number);
@@ -57,7 +60,7 @@ pub(super) fn entry(
         selectorless: false,
         wishes: Wishes::of(item),
         resolution,
-        exported: resolution::exported(item),
+        exported,
         datagrams,
         ports,
         source: Origin::Entry(item.clone()),
@@ -65,7 +68,7 @@ pub(super) fn entry(
 }
 
 /// The endpoints that the entry writes down; for those that are names, what the names were found to be.
-fn by_hand(item: &Arc<Item<ServiceEntry>>, host: &str, resolved: &Resolved) -> Vec<Arc<Workload>> {
+fn serving(item: &Arc<Item<ServiceEntry>>, host: &str, resolved: &Resolved) -> Vec<Arc<Workload>> {
     let resolution = Resolution::of(&item.spec);
     let found = |name: &str| {
         let all = resolved.get(name).map_or(&[][..], |addresses| addresses);

@@ -58,8 +58,8 @@ pub(super) struct Wanted {
 }
 
 /// The guards that stand, and those that should.
+#[derive(Default)]
 pub(super) struct Guards {
-    own_cgroup: u64,
     /// From the first that is wanted.
     loaded: Option<Loaded>,
     /// Where each namespace's packets come out.
@@ -74,11 +74,6 @@ struct Loaded {
 }
 
 impl Guards {
-    pub(super) fn new(own_cgroup: u64) -> Self {
-        let (standing, failed) = (BTreeMap::new(), BTreeMap::new());
-        Self { own_cgroup, loaded: None, known: BTreeMap::new(), standing, failed }
-    }
-
     /// Where the packets of the namespace `cookie` come out; `None`: at no one place.
     pub(super) fn know(&mut self, cookie: u64, outside: Option<Outside>) {
         match outside {
@@ -116,8 +111,8 @@ impl Guards {
         let unwanted: Vec<_> =
             self.standing.extract_if(.., |cookie, (one, _)| wanted.get(cookie) != Some(one)).collect();
         for (_, (one, held)) in unwanted {
-            let released = held.let_go();
-            outcome = outcome.and(released);
+            let gone = held.let_go();
+            outcome = outcome.and(gone);
             self.forget(one.outside.ifindex);
         }
         self.failed.retain(|cookie, _| wanted.contains_key(cookie));
@@ -157,10 +152,12 @@ impl Guards {
             none => none.insert(Loaded::load(shared)?),
         };
         let Outside { ifindex, number } = outside;
-        let entry = egress::Guarded { netns_cookie: cookie, own_cgroup: self.own_cgroup, number, padding: 0 };
+        let entry = egress::Guarded { netns_cookie: cookie, number, padding: 0 };
         // First of all: packets of nobody are dropped.
         loaded.guarded.insert(ifindex, entry, 0).map_err(|source| Error::Map { name: GUARDED, source })?;
-        let name = if_indextoname(ifindex).map_err(|_| Error::NoInterface(ifindex))?;
+        // One that is gone has an empty name, or none.
+        let name = if_indextoname(ifindex).ok().filter(|name| !name.is_empty());
+        let name = name.ok_or(Error::NoInterface(ifindex))?;
         let program = loaded.object.program_mut(GUARD).ok_or(Error::Missing(GUARD))?;
         let pins = pins.map(|pins| (pins, u64::from(ifindex)));
         links::hold(program, GUARD, &name.to_string_lossy(), pins, |program| link(program, &name))

@@ -1,5 +1,6 @@
 //! Everything that arrives at a namespace's interface, as the last word on what has left another.
 
+use std::fmt;
 use std::io::{ErrorKind, Read as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -30,7 +31,7 @@ struct Heard {
 }
 
 /// One IP packet that came in.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Packet {
     /// Whom it is for.
     pub to: IpAddr,
@@ -70,6 +71,13 @@ impl Packet {
     /// Whether `text` is in it.
     pub fn says(&self, text: &str) -> bool {
         self.bytes.windows(text.len()).any(|part| part == text.as_bytes())
+    }
+}
+
+impl fmt::Debug for Packet {
+    /// As much as a person can read.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "to {}: {}", self.to, self.bytes.escape_ascii())
     }
 }
 

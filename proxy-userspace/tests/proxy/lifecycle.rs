@@ -1,6 +1,7 @@
 //! Weights, many connections, stopping, draining, and running out of descriptors.
 
 use std::{
+    fs::File,
     io::{Read, Write},
     net::{Shutdown, TcpStream},
     process::Command,
@@ -9,6 +10,7 @@ use std::{
 };
 
 use nix::sys::resource::{Resource, setrlimit};
+use socket2::{Domain, Socket, Type};
 
 use crate::harness::{PATIENCE, Proxy, echo, one, reset, server, until};
 
@@ -120,8 +122,10 @@ fn run_out_of_descriptors() {
     let proxy = Proxy::start(vec![(1, one("", server(echo)))]);
     let used = std::fs::read_dir("/proc/self/fd").unwrap().count() as u64;
     setrlimit(Resource::RLIMIT_NOFILE, used + 16, used + 16).unwrap();
-    // Each needs four here: client, both of the proxy's, the server's. Without descriptors left, dialling fails.
-    let mut held: Vec<_> = std::iter::from_fn(|| TcpStream::connect(proxy.address).ok()).take(64).collect();
+    let client = Socket::new(Domain::for_address(proxy.address), Type::STREAM, None).unwrap();
+    let fillers: Vec<_> = std::iter::from_fn(|| File::open("/dev/null").ok()).collect();
+    // The kernel takes the connection; who is to accept it has no descriptor left.
+    client.connect(&proxy.address.into()).unwrap();
     let backed_off = || {
         let text = proxy.context.metrics.text().unwrap();
         let count = text.lines().find_map(|line| line.strip_prefix("shunt_accept_backoff_total "));
@@ -133,10 +137,9 @@ fn run_out_of_descriptors() {
     // Two workers, each at most every 50 ms, and some shorter pauses at first: a spinning loop would count thousands.
     let at_most = 2 * (10 + before.1.elapsed().as_millis() as u64 / 50);
     assert!(backed_off() - before.0 <= at_most, "{} pauses", backed_off() - before.0);
-    held.clear();
-    until("it accepts again", || {
-        let Ok(mut client) = TcpStream::connect(proxy.address) else { return false };
-        client.set_read_timeout(Some(PATIENCE)).unwrap();
-        client.write_all(b"x").is_ok() && client.read_exact(&mut [0]).is_ok()
-    });
+    drop(fillers);
+    let mut client = TcpStream::from(client);
+    client.set_read_timeout(Some(PATIENCE)).unwrap();
+    client.write_all(b"x").unwrap();
+    client.read_exact(&mut [0]).unwrap();
 }

@@ -122,6 +122,37 @@ fn the_last_good_addresses_outlive_a_name() {
 }
 
 #[test]
+fn beside_an_entry_everything_passes_where_everything_may() {
+    let scene = Outlook::new("beside", "ALLOW_ANY");
+    scene.daemon.apply("entry.yaml", &external(HTTPBIN.0, "80/HTTP 443/HTTPS", "resolution: DNS"));
+    scene.await_curl("https://httpbin.org/");
+    scene.must_curl("https://www.google.com/", 0, 200);
+    scene.must_curl("http://www.google.com/", 0, 200);
+    // Neither says a name.
+    scene.must_curl(&format!("http://{}/", GOOGLE.1), 0, 200);
+    scene.must_echo(GOOGLE.1);
+    let told = scene.internet.requests();
+    let right = |host: &str| if host == HTTPBIN.0 { HTTPBIN.1 } else { GOOGLE.1 };
+    assert!(told.iter().all(|request| request.at.to_string() == right(&request.host)), "{told:?}");
+}
+
+#[test]
+fn an_entry_is_for_those_it_is_exported_to() {
+    let mut scene = Outlook::new("exported", "REGISTRY_ONLY");
+    let shop = scene.mesh.workload("shop");
+    scene.daemon.enroll(&shop, "--namespace shop");
+    let entries = [
+        external(HTTPBIN.0, "80/HTTP", "resolution: DNS, exportTo: [shop]"),
+        external("echo.example", "9000/TCP", "addresses: [203.0.113.10], resolution: NONE, exportTo: [shop]"),
+    ];
+    scene.daemon.apply("exported.yaml", &entries.concat());
+    wait::until("shop is served", || scene.internet.curl(&shop, "http://httpbin.org/").status == 200);
+    scene.must_curl("http://httpbin.org/", 0, 502);
+    let address = GOOGLE.1.parse().unwrap();
+    assert!(super::reaches(&shop, address) && !super::reaches(&scene.client, address));
+}
+
+#[test]
 fn who_speaks_first_is_heard_within_a_second() {
     let scene = Outlook::new("banner", "REGISTRY_ONLY");
     let entries = [

@@ -36,6 +36,33 @@ fn a_right_name_at_a_wrong_address_goes_where_the_name_is() {
 }
 
 #[test]
+fn a_name_without_a_resolution_of_its_own_is_dialled_where_it_says_if_it_is_there() {
+    let scene = Outlook::new("named-none", "REGISTRY_ONLY");
+    scene.internet.host(&scene.mesh, "two.example", &["203.0.113.91", "203.0.113.92"]);
+    scene.internet.host(&scene.mesh, "a.wild.example", &["203.0.113.93"]);
+    let entries = [
+        external("two.example", "80/HTTP 443/HTTPS", "resolution: NONE"),
+        external("*.wild.example", "80/HTTP 443/HTTPS", "resolution: NONE"),
+    ];
+    scene.daemon.apply("none.yaml", &entries.concat());
+    for (scheme, port) in [("http", 80), ("https", 443)] {
+        let ask = |name: &str, at: &str| {
+            let said =
+                scene.must_curl(&format!("--resolve {name}:{port}:{at} {scheme}://{name}/who"), 0, 200);
+            said.body.trim().rsplit(' ').next().unwrap_or_default().to_owned()
+        };
+        for own in ["203.0.113.91", "203.0.113.92"] {
+            assert_eq!(ask("two.example", own), own, "{scheme}");
+        }
+        assert!(["203.0.113.91", "203.0.113.92"].contains(&ask("two.example", CNN.1).as_str()), "{scheme}");
+        assert_eq!(ask("a.wild.example", "203.0.113.93"), "203.0.113.93", "{scheme}");
+        assert_eq!(ask("a.wild.example", CNN.1), "203.0.113.93", "{scheme}");
+    }
+    scene.must_curl("https://a.wild.example/", 0, 200);
+    scene.must_curl(&format!("--resolve wild.example:443:{} https://wild.example/", CNN.1), 35, 0);
+}
+
+#[test]
 fn a_wrong_name_at_a_right_address_goes_nowhere() {
     let scene = Outlook::new("unknown", "REGISTRY_ONLY");
     let entry = external(HTTPBIN.0, "80/HTTP 443/HTTPS", "resolution: DNS");

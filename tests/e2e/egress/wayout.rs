@@ -47,6 +47,14 @@ impl Prison {
         Self { scene, tap, _echoes: echoes }
     }
 
+    /// Asserts that `shunt status` says `words` of `workload`.
+    #[track_caller]
+    fn must_say(&self, workload: &str, words: &str) {
+        let status = self.scene.daemon.must("status");
+        let line = status.lines().find(|line| line.contains(workload));
+        assert!(line.is_some_and(|line| line.contains(words)), "{words:?} of {workload} in {status}");
+    }
+
     /// What all ways from the client to `target` came to.
     fn ways(&self, target: &str) -> Ways {
         ways(&self.scene.client, &next_hop(&self.scene), target)
@@ -118,39 +126,70 @@ fn where_everything_may_leave_every_way_is_out() {
     }
 }
 
+impl Prison {
+    /// Asserts that nothing gets to the denied targets of both families; `blocked` is the way of saying no.
+    #[track_caller]
+    fn must_stop_everything(&self, blocked: &str) {
+        for target in DENIED {
+            let ways = self.ways(target);
+            eprintln!("{blocked}, {target}: {ways:#?}");
+            let packets = self.packets(target).into_iter().filter(|packet| !is_stray(packet));
+            assert_eq!(packets.collect::<Vec<_>>(), [], "{target}: {ways:#?}");
+            for (way, end) in &ways {
+                assert!(is_told(way, end, blocked), "{way} to {target}: {end}");
+            }
+        }
+    }
+
+    /// Asserts that to the allowed targets of both families just those ways are open that an entry can name.
+    #[track_caller]
+    fn must_let_out_what_is_named(&self) {
+        for target in ALLOWED {
+            let ways = self.ways(target);
+            eprintln!("{target}: {ways:#?}");
+            let arrived = self.arrived(&ways, target);
+            for (way, end) in &ways {
+                let out = end == "out" && arrived.contains(&way.as_str());
+                // Its frame looks like the datagram that an entry allows.
+                let expected = if way == "packet-frame" { out } else { out == is_named(way) };
+                assert!(expected, "{way} to {target}: {end}, arrived: {arrived:?}");
+            }
+        }
+    }
+}
+
+/// Whether `way` was stopped with the error that it should be.
+fn is_told(way: &str, end: &str, blocked: &str) -> bool {
+    const UNKNOWN: [&str; 3] = ["stopped EACCES", "stopped EPROTONOSUPPORT", "stopped ESOCKTNOSUPPORT"];
+    match way {
+        // Who hands over a whole frame hears nothing of its end.
+        "packet-frame" => true,
+        way if is_optional(way) => UNKNOWN.contains(&end),
+        way if way.starts_with("icmp") || way == "ip-raw" => end == "stopped EACCES",
+        way if way.starts_with("udp") || blocked == "refuse" => end == "stopped ECONNREFUSED",
+        _ => end.starts_with("stopped "),
+    }
+}
+
 /// With the denied and the allowed target of both families, under one way of saying no.
 fn matrix(name: &str, blocked: &str) {
     let prison = Prison::new(name, "REGISTRY_ONLY", &format!("--egress-blocked {blocked}"));
-    for target in DENIED {
-        let ways = prison.ways(target);
-        eprintln!("{blocked}, {target}: {ways:#?}");
-        let packets = prison.packets(target).into_iter().filter(|packet| !is_stray(packet));
-        assert_eq!(packets.collect::<Vec<_>>(), [], "{target}: {ways:#?}");
-        for (way, end) in &ways {
-            // Who hands over a whole frame hears nothing of its end.
-            assert!(way == "packet-frame" || end.starts_with("stopped"), "{way} to {target}: {end}");
-            let told = match way.as_str() {
-                way if is_optional(way) => {
-                    ["EACCES", "EPROTONOSUPPORT", "ESOCKTNOSUPPORT"].iter().any(|why| end.ends_with(why))
-                }
-                way if way.starts_with("icmp") || way == "ip-raw" => end == "stopped EACCES",
-                way if way.starts_with("udp") => end == "stopped ECONNREFUSED",
-                _ => blocked == "close" || way == "packet-frame" || end == "stopped ECONNREFUSED",
-            };
-            assert!(told, "{way} to {target}: {end}");
-        }
-    }
-    for target in ALLOWED {
-        let ways = prison.ways(target);
-        eprintln!("{blocked}, {target}: {ways:#?}");
-        let arrived = prison.arrived(&ways, target);
-        for (way, end) in &ways {
-            let out = end == "out" && arrived.contains(&way.as_str());
-            // Its frame looks like the datagram that an entry allows.
-            let expected = if way == "packet-frame" { out } else { out == is_named(way) };
-            assert!(expected, "{way} to {target}: {end}, arrived: {arrived:?}");
-        }
-    }
+    prison.must_say("default/client", "packets are guarded");
+    prison.must_stop_everything(blocked);
+    prison.must_let_out_what_is_named();
+}
+
+#[test]
+fn without_the_daemon_closed_stays_closed() {
+    let mut prison = Prison::new("ways-killed", "REGISTRY_ONLY", "--failure-policy closed");
+    prison.must_say("default/client", "packets are guarded");
+    prison.scene.daemon.kill9();
+    prison.must_stop_everything("refuse");
+    prison.must_let_out_what_is_named();
+    prison.scene.daemon.start_again();
+    prison.must_stop_everything("close");
+    prison.scene.daemon.stop();
+    assert!(super::reaches(&prison.scene.client, DENIED[0].parse().unwrap()));
 }
 
 #[test]
@@ -170,6 +209,7 @@ fn without_a_guard_only_a_frame_is_out() {
     let far = prison.scene.internet.place().clone();
     let bare = Bare::new(&prison.scene, &far);
     prison.scene.daemon.must(&format!("enroll --name bare --netns {}", bare.netns.path().display()));
+    prison.must_say("default/bare", "packets are not guarded");
     for target in DENIED {
         let ways = ways(&bare.netns, &bare.via, target);
         let mut arrived = prison.arrived(&ways, target);

@@ -18,7 +18,7 @@ use std::time::Duration;
 use clap::Parser;
 
 /// An answer that takes longer does not come.
-const PATIENCE: Duration = Duration::from_millis(300);
+const PATIENCE: Duration = Duration::from_secs(1);
 const TCP_PORT: u16 = 9000;
 const UDP_PORT: u16 = 9001;
 

@@ -20,7 +20,7 @@ use shunt::{
 
 use crate::{
     NATIVE, STEERED,
-    frames::{ACK, Packet, Wire, told},
+    frames::{ACK, Packet, SYN, Wire, told},
     policy::{inside, know_home, serve, with},
     stage::{DIRECT, DIRECT6, PASS, cluster, snapshot},
     world::{PATIENCE, VIP, World, connect},
@@ -266,4 +266,24 @@ fn a_killed_daemons_guard_stands_where_the_failure_policy_is_closed() {
         world.close_kernel();
         assert!(wire.both_arrive(&shut, &open));
     }
+}
+
+#[test]
+fn the_next_daemon_takes_a_guard_over_without_a_gap() {
+    let mut world = World::pinned(FailurePolicy::Closed);
+    let wire = Wire::open(&world);
+    let (shut, served) = (Packet::udp("10.98.8.7:5000"), Packet::tcp(SERVED, SYN, b""));
+    prepare(&mut world, Refuse);
+    guard(&mut world);
+    world.stop_daemon();
+    world.drop_kernel();
+    world.load_daemon_with(&rules(Refuse));
+    assert!(!wire.both_arrive(&shut, &served), "the old one's guard, with the new one's rules");
+    guard(&mut world);
+    assert!(!wire.arrives(&mut world, &shut));
+    world.attach_daemon();
+    assert!(!wire.arrives(&mut world, &shut));
+    assert!(wire.arrives(&mut world, &served));
+    follow(&mut world, Allow);
+    assert!(wire.both_arrive(&shut, &served));
 }

@@ -25,6 +25,8 @@ mod frames;
 mod guard;
 #[path = "kernel/names.rs"]
 mod names;
+#[path = "kernel/packets.rs"]
+mod packets;
 #[path = "kernel/picks.rs"]
 mod picks;
 #[path = "kernel/policy.rs"]

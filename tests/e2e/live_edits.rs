@@ -31,7 +31,13 @@ fn an_edit_takes_effect_within_moments(datapath: Datapath) {
 
 fn weight_edits_break_no_open_connection(datapath: Datapath) {
     let scene = Scene::echo("edits", datapath);
-    let open = || (0..50).map(|_| connect(&scene.client, scene.vip())).collect::<Vec<_>>();
+    // A connection is open to its client before the daemon has accepted it, and has its way only then.
+    let one = |_| {
+        let mut connection = connect(&scene.client, scene.vip());
+        connection.must_echo("first", "one first");
+        connection
+    };
+    let open = || (0..50).map(one).collect::<Vec<_>>();
     let (mut idle, streaming) = (open(), open());
     let edited = AtomicBool::new(false);
     let rounds: Vec<_> = thread::scope(|scope| {

@@ -1,4 +1,4 @@
-//! What leaves a namespace whose workload may only go to certain destinations, whoever put it together.
+//! Where guards stand, what their workloads can do all the same, and when they go. What they drop is in `packets`.
 
 use std::{
     io::{ErrorKind, Read as _, Write as _},
@@ -20,16 +20,16 @@ use shunt::{
 
 use crate::{
     NATIVE, STEERED,
-    frames::{ACK, FIN, GRE, Packet, RST, SCTP, SYN, Wire, told},
-    policy::{count, inside, know_home, serve, with},
+    frames::{ACK, Packet, SYN, Wire, told},
+    policy::{inside, know_home, serve, with},
     stage::{DIRECT, DIRECT6, PASS, cluster, snapshot},
     world::{PATIENCE, VIP, World, connect},
 };
 
 /// Where datagrams may go, and what stands behind the listener that the kernel routes by itself.
 const WAYS: [(&str, u16); 2] = [("10.98.7.0/24", 5000), ("fd98:7::/64", 5000)];
-const SERVED: &str = "10.98.0.1:8080";
-const SERVED6: &str = "[fd98::1]:8080";
+pub(crate) const SERVED: &str = "10.98.0.1:8080";
+pub(crate) const SERVED6: &str = "[fd98::1]:8080";
 
 /// Rules with direct listeners beside the world's own.
 fn rules(verdict: EgressVerdict) -> Arc<Snapshot> {
@@ -47,7 +47,7 @@ fn rules(verdict: EgressVerdict) -> Arc<Snapshot> {
 }
 
 /// Does something to the kernel where the other end of the workload's veth pair is.
-fn outside<T: Send>(world: &mut World, work: impl FnOnce(&mut Kernel) -> T + Send) -> T {
+fn outside(world: &mut World, work: impl FnOnce(&mut Kernel) + Send) {
     let path = format!("/proc/self/fd/{}", world.server.as_fd().as_raw_fd());
     let server = Namespace::open(Path::new(&path)).unwrap();
     let kernel = world.kernel_mut();
@@ -60,132 +60,36 @@ fn host_side(world: &World) -> Outside {
     Outside { ifindex: side.ifindex, number: side.number }
 }
 
-fn follow(world: &mut World, verdict: EgressVerdict) {
-    outside(world, |kernel| kernel.sync(&rules(verdict))).unwrap();
+pub(crate) fn follow(world: &mut World, verdict: EgressVerdict) {
+    outside(world, |kernel| {
+        kernel.sync(&rules(verdict)).unwrap();
+    });
 }
 
-fn guard(world: &mut World) {
+pub(crate) fn guard(world: &mut World) {
     let (cookie, side) = (world.workload.cookie(), host_side(world));
-    outside(world, |kernel| kernel.guard(cookie, Some(side))).unwrap();
+    outside(world, |kernel| kernel.guard(cookie, Some(side)).unwrap());
 }
 
 fn guarded(world: &World) -> Guarded {
     world.kernel().guarded(world.workload.cookie())
 }
 
-fn prepare(world: &mut World, verdict: EgressVerdict) {
+pub(crate) fn prepare(world: &mut World, verdict: EgressVerdict) {
     know_home(world);
     follow(world, verdict);
 }
 
 /// A world whose workload meets `verdict` and whose packets are looked at, if that asks for it.
-fn guarded_world(verdict: EgressVerdict) -> World {
+pub(crate) fn guarded_world(verdict: EgressVerdict) -> World {
     let mut world = World::new(FailurePolicy::Open);
     prepare(&mut world, verdict);
     guard(&mut world);
     world
 }
 
-/// Packets that may leave.
-fn allowed() -> Vec<Packet> {
-    let hop_by_hop = |protocol| [protocol, 0, 1, 4, 0, 0, 0, 0];
-    let mut all = vec![
-        Packet::udp("255.255.255.255:67"),
-        Packet::udp_from(546, "[ff02::1:2]:547"),
-        Packet::udp("[fd98:7::7]:5000").behind(0, &hop_by_hop(17)),
-        Packet::udp("[fd98:7::7]:5000").behind(0, &[60, 0, 1, 4, 0, 0, 0, 0, 17, 0, 1, 4, 0, 0, 0, 0]),
-        Packet::icmp("10.98.8.7", 0),
-        Packet::icmp("10.98.8.7", 3),
-        Packet::icmp("fd98:8::7", 129),
-        Packet::icmp("fd98:8::7", 1),
-        Packet::icmp("fd98:8::7", 135),
-    ];
-    all[0] = Packet::udp_from(68, "255.255.255.255:67");
-    for (open, served, shut) in
-        [("10.98.7.7:5000", SERVED, "10.98.8.7"), ("[fd98:7::7]:5000", SERVED6, "[fd98:8::7]")]
-    {
-        all.extend([
-            Packet::udp(open),
-            Packet::udp(&format!("{shut}:53")),
-            Packet::tcp(served, SYN, b""),
-            Packet::tcp(served, ACK, b"data"),
-            Packet::tcp(&format!("{shut}:53"), SYN, b""),
-            Packet::tcp(&format!("{shut}:81"), RST, b""),
-            Packet::tcp(&format!("{shut}:81"), RST | ACK, b""),
-        ]);
-    }
-    all
-}
-
-/// Packets that may not.
-fn forbidden() -> Vec<Packet> {
-    let mut all = vec![
-        Packet::udp("255.255.255.255:67"),
-        Packet::udp_from(68, "10.98.8.7:67"),
-        Packet::udp_from(546, "[fd98:8::7]:547"),
-        Packet::udp("[fd98:8::7]:5000").behind(0, &[17, 0, 1, 4, 0, 0, 0, 0]),
-        Packet::udp("10.77.0.255:5000"),
-        Packet::icmp("10.98.8.7", 8),
-        Packet::icmp("10.98.7.7", 13),
-        Packet::icmp("fd98:8::7", 128),
-        Packet::icmp("fd98:7::7", 200),
-        // It has options.
-        Packet::udp("10.98.7.7:5000").behind(17, &[1, 1, 1, 0]),
-    ];
-    for (ip, served, shut) in [("10.98.7.7", SERVED, "10.98.8.7"), ("[fd98:7::7]", SERVED6, "[fd98:8::7]")] {
-        let other = |protocol| Packet::other(ip.trim_matches(['[', ']']), protocol);
-        all.extend([
-            Packet::udp(&format!("{shut}:5000")),
-            Packet::udp(&format!("{ip}:5001")),
-            Packet::udp(&format!("{ip}:5000")).tagged(),
-            Packet::udp(served),
-            Packet::tcp(&format!("{ip}:5000"), SYN, b""),
-            Packet::tcp(&format!("{shut}:81"), SYN, b""),
-            Packet::tcp(&format!("{shut}:81"), SYN | FIN, b"early"),
-            Packet::tcp(&format!("{shut}:81"), SYN | RST, b""),
-            Packet::tcp(&format!("{shut}:81"), ACK, b"data"),
-            Packet::tcp(&format!("{shut}:81"), 0, b""),
-            Packet::tcp(&format!("{shut}:81"), SYN | ACK, b""),
-            Packet::tcp(&format!("{shut}:81"), RST, b"data"),
-            other(GRE),
-            other(SCTP),
-        ]);
-    }
-    all
-}
-
-#[test]
-fn frames_go_where_connections_may_and_nowhere_else() {
-    let mut world = World::new(FailurePolicy::Open);
-    let wire = Wire::open(&world);
-    prepare(&mut world, Refuse);
-    // There is no device here that takes in what is tagged.
-    for packet in allowed().iter().chain(&forbidden()).filter(|packet| !packet.is_tagged) {
-        assert!(wire.arrives(&mut world, packet), "nobody looks: {packet:?}");
-    }
-    guard(&mut world);
-    for verdict in [Refuse, Close] {
-        follow(&mut world, verdict);
-        let before = count(&world, "packet_dropped");
-        for packet in allowed() {
-            assert!(wire.arrives(&mut world, &packet), "{packet:?}");
-        }
-        for packet in forbidden() {
-            // Of what is tagged nothing more is known.
-            if packet.is_tagged {
-                wire.send(&packet);
-                assert_eq!(await_drop(&mut world), (0, "[::]:0".to_owned()));
-                assert!(!wire.hears());
-            } else {
-                assert!(!wire.arrives(&mut world, &packet), "{packet:?}");
-            }
-        }
-        assert_eq!(count(&world, "packet_dropped") - before, forbidden().len() as u64);
-    }
-}
-
 /// The protocol and the destination of the next packet that is dropped.
-fn await_drop(world: &mut World) -> (u32, String) {
+pub(crate) fn await_drop(world: &mut World) -> (u32, String) {
     let deadline = std::time::Instant::now() + PATIENCE;
     loop {
         if let Some((kind, protocol, to)) = told(world).pop() {
@@ -194,43 +98,6 @@ fn await_drop(world: &mut World) -> (u32, String) {
         }
         assert!(std::time::Instant::now() < deadline, "nothing is dropped");
         std::thread::yield_now();
-    }
-}
-
-#[test]
-fn what_is_no_ip_or_leads_elsewhere_is_dropped() {
-    let mut world = guarded_world(Refuse);
-    let wire = Wire::open(&world);
-    for ethertype in [0x88b5, 0x8847, 0x8035, 0x22f0] {
-        wire.send_other(ethertype);
-        assert_eq!(await_drop(&mut world), (0, "[::]:0".to_owned()), "{ethertype:#x}");
-    }
-    // One more address on the way, the last of them being an open one; more headers than anybody needs; one that is cut short.
-    let leads_on = Packet::udp("[fd98:7::7]:5000").behind(43, &[17, 2, 0, 1, 0, 0, 0, 0]);
-    let many = [60, 0, 1, 4, 0, 0, 0, 0].repeat(8);
-    let many = Packet::udp("[fd98:7::7]:5000").behind(60, &many);
-    for packet in [leads_on, many] {
-        wire.send(&packet);
-        assert_eq!(await_drop(&mut world).1, "[fd98:7::7]:0");
-    }
-}
-
-#[test]
-fn of_fragments_the_first_decides() {
-    let mut world = guarded_world(Refuse);
-    let wire = Wire::open(&world);
-    for (open, shut) in [("10.98.7.7:5000", "10.98.8.7:5000"), ("[fd98:7::7]:5000", "[fd98:8::7]:5000")] {
-        let [first, second] = Packet::udp(open).halves(8);
-        wire.send(&second);
-        assert_eq!(await_drop(&mut world).0, 17, "nobody knows whose it is: {open}");
-        wire.send(&first);
-        assert!(wire.arrives(&mut world, &second), "{open}");
-        for half in Packet::udp(shut).halves(8) {
-            assert!(!wire.arrives(&mut world, &half), "{half:?}");
-        }
-        // The flags are in the second half.
-        let [first, _] = Packet::tcp(shut, SYN, b"").halves(8);
-        assert!(!wire.arrives(&mut world, &first));
     }
 }
 
@@ -350,7 +217,7 @@ fn a_guard_stands_as_long_as_the_policy_asks_for_it() {
         assert_eq!(wire.arrives(&mut world, &packet), verdict == Allow, "{verdict:?}");
     }
     let cookie = world.workload.cookie();
-    outside(&mut world, |kernel| kernel.unenroll(cookie)).unwrap();
+    outside(&mut world, |kernel| kernel.unenroll(cookie).unwrap());
     assert_eq!((guarded(&world), ways(&world)), (Guarded::NotNeeded, 2));
     assert!(wire.arrives(&mut world, &packet));
 }
@@ -366,12 +233,12 @@ fn where_there_is_no_place_for_a_guard_the_reason_is_known() {
     assert_eq!(why(&world), "no one interface has all its packets");
     let (cookie, side) = (world.workload.cookie(), host_side(&world));
     let gone = Outside { ifindex: 4242, ..side };
-    outside(&mut world, |kernel| kernel.guard(cookie, Some(gone))).unwrap();
+    outside(&mut world, |kernel| kernel.guard(cookie, Some(gone)).unwrap());
     assert_eq!(why(&world), "no interface has the number 4242 any more");
     guard(&mut world);
     assert_eq!(guarded(&world), Guarded::Attached);
     world.ip("link del eth0");
-    outside(&mut world, |kernel| kernel.guard(cookie, None)).unwrap();
+    outside(&mut world, |kernel| kernel.guard(cookie, None).unwrap());
     assert_eq!(why(&world), "no one interface has all its packets");
     follow(&mut world, Close);
 }
@@ -399,4 +266,24 @@ fn a_killed_daemons_guard_stands_where_the_failure_policy_is_closed() {
         world.close_kernel();
         assert!(wire.both_arrive(&shut, &open));
     }
+}
+
+#[test]
+fn the_next_daemon_takes_a_guard_over_without_a_gap() {
+    let mut world = World::pinned(FailurePolicy::Closed);
+    let wire = Wire::open(&world);
+    let (shut, served) = (Packet::udp("10.98.8.7:5000"), Packet::tcp(SERVED, SYN, b""));
+    prepare(&mut world, Refuse);
+    guard(&mut world);
+    world.stop_daemon();
+    world.drop_kernel();
+    world.load_daemon_with(&rules(Refuse));
+    assert!(!wire.both_arrive(&shut, &served), "the old one's guard, with the new one's rules");
+    guard(&mut world);
+    assert!(!wire.arrives(&mut world, &shut));
+    world.attach_daemon();
+    assert!(!wire.arrives(&mut world, &shut));
+    assert!(wire.arrives(&mut world, &served));
+    follow(&mut world, Allow);
+    assert!(wire.both_arrive(&shut, &served));
 }

@@ -1,10 +1,10 @@
 //! One workload, one server and one daemon's listeners, made for a story and gone with it.
 
 mod cgroups;
+mod daemon;
 mod nets;
 
 use std::{
-    collections::BTreeSet,
     fs,
     io::{self, BufRead as _, BufReader, Write as _},
     net::{Shutdown, SocketAddr, TcpListener, TcpStream},
@@ -118,21 +118,6 @@ impl World {
         routing::install(&world.workload, &steering).unwrap();
         world.start_daemon();
         world
-    }
-
-    /// Loads, claims both VIPs, enrolls the workload, attaches.
-    pub(crate) fn start_daemon(&mut self) {
-        self.start_daemon_with(&snapshot(&[VIP, VIP6], &[]));
-    }
-
-    /// The same with other rules.
-    pub(crate) fn start_daemon_with(&mut self, rules: &Arc<Snapshot>) {
-        let mut kernel = Kernel::load(&self.settings).unwrap();
-        kernel.sync(rules).unwrap();
-        self.kernel = Some(kernel);
-        self.enroll_work();
-        let whole = BTreeSet::from([self.cgroups.path.clone()]);
-        self.kernel_mut().attach(&whole).unwrap();
     }
 
     /// A daemon that gives up before it captures anybody.

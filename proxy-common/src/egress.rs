@@ -42,6 +42,9 @@ pub struct Way {
     pub address: [u8; 16],
 }
 
+/// What a socket remembers for `guard` that is connected to the daemon: its packets stay inside. The daemon's own sockets remember 0.
+pub const KEPT_INSIDE: u32 = 1;
+
 impl Way {
     /// Bits of the whole key.
     pub const BITS: u32 = 160;

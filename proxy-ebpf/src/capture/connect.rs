@@ -245,6 +245,15 @@ impl Connect {
         }
     }
 
+    /// A workload connects to the daemon: `guard` lets nothing of it out, whatever becomes of its mark.
+    #[inline(always)]
+    pub(crate) fn is_kept_inside(&self) {
+        let socket = field!(self, __bindgen_anon_1.sk);
+        if !socket.is_null() {
+            maps::is_kept_inside(socket.cast());
+        }
+    }
+
     /// Whether the socket is a subflow of MPTCP, of whose end before its first SYN nobody is told.
     #[inline(always)]
     pub(crate) fn is_mptcp(&self) -> bool {

@@ -278,6 +278,9 @@ fn steer(dial: &Dial<'_>) -> i32 {
     if !connect.set_mark(maps::mark()) {
         return mark_failed(connect, workload);
     }
+    if workload.egress != Egress::Allow as u8 {
+        connect.is_kept_inside();
+    }
     maps::count(Counter::Steered);
     debug!(connect.context(), "steered {:i}:{}", destination.address, u16::from_be_bytes(destination.port));
     PROCEED

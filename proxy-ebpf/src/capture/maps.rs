@@ -13,6 +13,7 @@ use aya_ebpf::{
 use proxy_common::{
     Counter, Destination, ListenerKey, Workload,
     direct::{Account, AccountKey, Cluster, Endpoint, Event, Listener, Slot, Tracked},
+    egress::KEPT_INSIDE,
     egress::{OwnAddress, Way},
     is_loopback,
 };
@@ -71,7 +72,7 @@ static ACCOUNTS: HashMap<AccountKey, Account> = HashMap::with_max_entries(ENDPOI
 #[btf_map]
 static TRACKED: SkStorage<Tracked> = SkStorage::new();
 
-/// The daemon's own sockets that are not like others'.
+/// Sockets that `guard` does not treat like others.
 #[btf_map]
 static OURS: SkStorage<u32> = SkStorage::new();
 
@@ -199,6 +200,14 @@ pub(crate) fn track(socket: *mut c_void) -> Option<&'static mut Tracked> {
 #[inline(always)]
 pub(crate) fn is_ours(socket: *mut c_void) {
     let _ = storage(&OURS, socket, u64::from(BPF_SK_STORAGE_GET_F_CREATE));
+}
+
+/// Remembers that a socket is connected to the daemon, so that none of its packets has any business outside.
+#[inline(always)]
+pub(crate) fn is_kept_inside(socket: *mut c_void) {
+    if let Some(whose) = storage(&OURS, socket, u64::from(BPF_SK_STORAGE_GET_F_CREATE)) {
+        *whose = KEPT_INSIDE;
+    }
 }
 
 #[inline(always)]

@@ -36,7 +36,7 @@ static EVENTS: RingBuf = RingBuf::with_byte_size(1 << 20, 0);
 #[map]
 static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(Counter::ALL.len() as u32, 0);
 
-/// The daemon's own sockets.
+/// The daemon's own sockets, and those that are connected to it.
 #[btf_map]
 static OURS: SkStorage<u32> = SkStorage::new();
 
@@ -60,13 +60,13 @@ pub(crate) fn has_way(protocol: u8, destination: &Destination) -> bool {
     WAYS.get(key).is_some_and(|bits| is_meant(*bits - Way::PORT_BITS, &destination.address))
 }
 
-/// Whether the daemon connected this socket, which the kernel gave to this program.
+/// What this socket, which the kernel gave to this program, remembers: whether it is the daemon's own, or connected to it.
 #[inline(always)]
-pub(crate) fn is_ours(socket: *mut c_void) -> bool {
+pub(crate) fn remembers(socket: *mut c_void) -> Option<u32> {
     // aya's own accessor knows only one kind of context.
     let map = ptr::from_ref(&OURS).cast_mut().cast();
-    // SAFETY: the kernel checks the socket; whether there is a value is all that is asked.
-    unsafe { !bpf_sk_storage_get(map, socket, ptr::null_mut(), 0).is_null() }
+    // SAFETY: the kernel checks the socket, and the value is a word.
+    unsafe { bpf_sk_storage_get(map, socket, ptr::null_mut(), 0).cast::<u32>().as_ref().copied() }
 }
 
 /// Lets the other fragments of `packet` follow it; false: they would not.

@@ -63,6 +63,7 @@ fn is_allowed_tcp(context: &TcContext, ifindex: u32, packet: &Packet) -> bool {
         Socket::Alone => !begins && (refuses || flags & SYN != 0) && is_bare,
         Socket::Connected => !begins,
         Socket::Ours => true,
+        Socket::KeptInside => false,
     }
 }
 

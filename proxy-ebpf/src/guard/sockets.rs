@@ -10,7 +10,7 @@ use core::{
     mem,
     ptr::{addr_of, read_volatile},
 };
-use proxy_common::egress::Guarded;
+use proxy_common::egress::{Guarded, KEPT_INSIDE};
 use proxy_ebpf::word;
 
 use crate::{maps, packet::Packet};
@@ -26,6 +26,8 @@ pub(crate) enum Socket {
     Connected,
     /// One that the daemon connected, at whatever stage.
     Ours,
+    /// One that is connected to the daemon: it was told another way out after that.
+    KeptInside,
 }
 
 /// Looks for it the way a packet to it would: what is the source here is the destination there. One that is bound to a device is
@@ -61,10 +63,11 @@ pub(crate) fn find(context: &TcContext, guarded: &Guarded, packet: &Packet) -> S
             return Socket::None;
         }
         let state = read_volatile(addr_of!((*found).state));
-        let is_ours = maps::is_ours(found.cast());
+        let remembered = maps::remembers(found.cast());
         bpf_sk_release(found.cast());
         match state {
-            _ if is_ours => Socket::Ours,
+            _ if remembered == Some(KEPT_INSIDE) => Socket::KeptInside,
+            _ if remembered.is_some() => Socket::Ours,
             LISTEN | SYN_SENT => Socket::Alone,
             _ => Socket::Connected,
         }

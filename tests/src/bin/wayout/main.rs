@@ -55,11 +55,12 @@ impl Target<'_> {
 type Way = fn(&Target<'_>) -> io::Result<()>;
 
 /// Ways that both families have.
-const BOTH: [(&str, Way); 16] = [
+const BOTH: [(&str, Way); 17] = [
     ("tcp-connect", tcp::connect),
     ("tcp-fast-open-sendto", tcp::fast_open_sendto),
     ("tcp-fast-open-sockopt", tcp::fast_open_sockopt),
     ("tcp-bound-late", tcp::bound_late),
+    ("tcp-unmarked-late", tcp::unmarked_late),
     ("tcp-fast-open-bound-late", tcp::fast_open_bound_late),
     ("tcp-io-uring", tcp::io_uring),
     ("mptcp", tcp::mptcp),

@@ -84,7 +84,15 @@ pub(crate) fn bound_late(target: &Target<'_>) -> io::Result<()> {
     talk(target, socket.into())
 }
 
-/// The same, before the first write makes the connection.
+/// Takes the mark away by which its packets are routed.
+pub(crate) fn unmarked_late(target: &Target<'_>) -> io::Result<()> {
+    let socket = socket(plain(target), Protocol::TCP)?;
+    address::connect(socket.as_fd(), &address::bytes(plain(target)))?;
+    socket.set_mark(0)?;
+    talk(target, socket.into())
+}
+
+/// Binds late, too, but before the first write makes the connection.
 pub(crate) fn fast_open_bound_late(target: &Target<'_>) -> io::Result<()> {
     let socket = socket(plain(target), Protocol::TCP)?;
     setsockopt(&socket, TcpFastOpenConnect, &true)?;

@@ -102,17 +102,27 @@ pub(crate) fn may_send(
     false
 }
 
-/// Whether a socket of this kind may be made; one that may not gets its error and is told.
+/// Whether a socket is of a kind that everybody may have: where it connects or sends to is looked at later.
+#[inline(always)]
+pub(crate) fn is_ordinary(context: &SockContext) -> bool {
+    let protocol = protocol(context);
+    let streams = kind(context) == SOCK_STREAM && (protocol == IPPROTO_TCP || protocol == IPPROTO_MPTCP);
+    streams || is_datagram(context)
+}
+
+/// Whether a socket is UDP's.
+#[inline(always)]
+pub(crate) fn is_datagram(context: &SockContext) -> bool {
+    kind(context) == SOCK_DGRAM && protocol(context) == IPPROTO_UDP
+}
+
+/// Whether a socket that is not ordinary may be made; one that may not gets its error and is told.
 #[inline(always)]
 pub(crate) fn may_make(netns_cookie: u64, workload: &Workload, context: &SockContext) -> bool {
     if workload.egress == Egress::Allow as u8 {
         return true;
     }
-    let (kind, protocol) = (kind(context), protocol(context));
-    let streams = kind == SOCK_STREAM && (protocol == IPPROTO_TCP || protocol == IPPROTO_MPTCP);
-    if streams || (kind == SOCK_DGRAM && protocol == IPPROTO_UDP) {
-        return true;
-    }
+    let protocol = protocol(context);
     maps::count(Counter::SocketRefused);
     tell(netns_cookie, Denied::Socket, protocol, &Destination { address: [0; 16], port: [0; 2] });
     // SAFETY: no pointer; where it fails the caller gets EPERM, which is true as well.
@@ -123,8 +133,7 @@ pub(crate) fn may_make(netns_cookie: u64, workload: &Workload, context: &SockCon
 /// Marks a UDP socket as one whose questions to name servers the daemon answers; a mark that is there stays.
 #[inline(always)]
 pub(crate) fn mark_datagrams(workload: &Workload, context: &SockContext) {
-    let is_datagram = kind(context) == SOCK_DGRAM && protocol(context) == IPPROTO_UDP;
-    if workload.flags & Workload::DNS == 0 || !is_datagram {
+    if workload.flags & Workload::DNS == 0 {
         return;
     }
     // SAFETY: the kernel passes a valid `bpf_sock`, and lets programs at its making read and write the mark.

@@ -94,6 +94,9 @@ pub fn sendmsg6(context: SockAddrContext) -> i32 {
 /// A socket is made.
 #[cgroup_sock(sock_create)]
 pub fn sock_create(context: SockContext) -> i32 {
+    if egress::is_ordinary(&context) {
+        return PROCEED;
+    }
     let netns_cookie = egress::namespace_of(&context);
     let Some(workload) = maps::workload(netns_cookie) else { return PROCEED };
     if !is_captured(workload) || egress::may_make(netns_cookie, workload, &context) { PROCEED } else { FAIL }
@@ -103,7 +106,8 @@ pub fn sock_create(context: SockContext) -> i32 {
 /// it, and names are to be found without Shunt then.
 #[cgroup_sock(sock_create)]
 pub fn mark_datagrams(context: SockContext) -> i32 {
-    if let Some(workload) = maps::workload(egress::namespace_of(&context))
+    if egress::is_datagram(&context)
+        && let Some(workload) = maps::workload(egress::namespace_of(&context))
         && is_captured(workload)
     {
         egress::mark_datagrams(workload, &context);
@@ -233,7 +237,9 @@ fn unclaimed(dial: &Dial<'_>, listens: impl FnOnce(&Connect) -> bool) -> i32 {
 /// name servers and stays.
 #[inline(always)]
 fn send(connect: &Connect, netns_cookie: u64, workload: &Workload, destination: &Destination) -> i32 {
-    if !is_captured(workload) || egress::may_send(connect, netns_cookie, workload, destination) {
+    // Who dials is asked only where it matters: that costs more than the rest.
+    let open = workload.egress == Egress::Allow as u8;
+    if open || !is_captured(workload) || egress::may_send(connect, netns_cookie, workload, destination) {
         return PROCEED;
     }
     connect.refuse();

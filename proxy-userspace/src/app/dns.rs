@@ -17,7 +17,7 @@ use tokio::{
     net::TcpStream,
     runtime::{self, Handle},
     sync::mpsc,
-    task::AbortHandle,
+    task::{AbortHandle, JoinHandle},
 };
 
 use super::{dial, start::CLUSTER_DOMAIN};
@@ -209,8 +209,17 @@ impl Resolve for Said {
         let (name, resolver) = (name.to_owned(), self.resolver.clone());
         // Private addresses are the proxy's to judge: it knows whether the client dialled one itself.
         let lookup = self.snapshot.load().lookups.get(&name).cloned().unwrap_or_default();
-        let asking = self.handle.spawn(async move { resolver.resolve(&name, &lookup).await });
-        Box::pin(async { asking.await.unwrap_or_default() })
+        let mut asking = Asked(self.handle.spawn(async move { resolver.resolve(&name, &lookup).await }));
+        Box::pin(async move { (&mut asking.0).await.unwrap_or_default() })
+    }
+}
+
+/// A question that nobody asks any more when this is dropped: those who wait for a place are not kept from it.
+struct Asked(JoinHandle<Vec<IpAddr>>);
+
+impl Drop for Asked {
+    fn drop(&mut self) {
+        self.0.abort();
     }
 }
 

@@ -47,6 +47,11 @@ pub(super) struct Upstream<'a> {
 }
 
 impl<'a> Upstream<'a> {
+    /// Who is asked.
+    pub(super) fn resolver(&self) -> SocketAddr {
+        self.resolver
+    }
+
     pub(super) fn new(resolver: SocketAddr, sockets: &'a dyn Sockets) -> Self {
         Self { resolver, sockets, open: None }
     }

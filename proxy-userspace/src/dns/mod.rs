@@ -9,6 +9,7 @@ mod answer;
 mod forward;
 mod hosts;
 mod message;
+mod places;
 mod resolver;
 mod server;
 mod stream;
@@ -24,15 +25,16 @@ use std::{
 
 use arc_swap::ArcSwap;
 use proxy_traffic::{Snapshot, Workload};
-use tokio::sync::Semaphore;
 
+use self::places::Places;
 pub use answer::{Verdict, answer};
 pub use resolver::{Error, Keeper, Resolver};
 pub use server::serve_datagrams;
 pub use stream::serve_stream;
 
-/// How many questions of a workload may wait for its resolver at once.
+/// How many questions of a workload may wait for its resolvers at once, and for one of them.
 const IN_FLIGHT: usize = 1024;
+const FOR_EACH: usize = IN_FLIGHT / 4;
 
 /// Opens sockets in a workload's network namespace, none of whose connections are captured.
 pub trait Sockets: Send + Sync {
@@ -75,14 +77,14 @@ pub struct Zone {
     workload: Arc<Workload>,
     domain: Arc<str>,
     /// Places for questions that wait for a resolver.
-    places: Arc<Semaphore>,
+    places: Arc<Places>,
 }
 
 impl Zone {
     /// The view of `workload` in a cluster whose names end in `domain` (`cluster.local`).
     #[must_use]
     pub fn new(snapshot: Arc<ArcSwap<Snapshot>>, workload: Arc<Workload>, domain: Arc<str>) -> Self {
-        Self { snapshot, workload, domain, places: Arc::new(Semaphore::new(IN_FLIGHT)) }
+        Self { snapshot, workload, domain, places: Arc::new(Places::new(IN_FLIGHT, FOR_EACH)) }
     }
 
     fn answer(&self, query: &[u8], over_tcp: bool) -> Verdict {

@@ -16,9 +16,9 @@ use nix::{
     cmsg_space, libc,
     sys::socket::{ControlMessageOwned, MsgFlags, SockaddrIn, SockaddrIn6, SockaddrStorage, recvmsg},
 };
-use tokio::{io::Interest, net::UdpSocket, sync::OwnedSemaphorePermit, task::JoinSet};
+use tokio::{io::Interest, net::UdpSocket, task::JoinSet};
 
-use super::{Counters, Sockets, Verdict, Zone, forward, message};
+use super::{Counters, Sockets, Verdict, Zone, forward, message, places::Place};
 
 /// The largest question: as large as our answers say that it may be.
 const LARGEST: usize = 4096;
@@ -77,12 +77,12 @@ impl Server {
                 count(&self.counters.answered);
                 self.send(&reply, client, resolver);
             }
-            Verdict::Forward => match self.zone.places.clone().try_acquire_owned() {
-                Ok(place) => {
+            Verdict::Forward => match self.zone.places.take(resolver) {
+                Some(place) => {
                     let forward = self.clone().forward(query.to_vec(), client, resolver, place);
                     waiting.spawn(forward);
                 }
-                Err(_) => count(&self.counters.dropped),
+                None => count(&self.counters.dropped),
             },
             Verdict::Drop => count(&self.counters.dropped),
         }
@@ -93,7 +93,7 @@ impl Server {
         query: Vec<u8>,
         client: SocketAddr,
         resolver: SocketAddr,
-        _place: OwnedSemaphorePermit,
+        _place: Place,
     ) {
         match forward::datagram(&query, resolver, &*self.sockets).await {
             Ok(reply) => {

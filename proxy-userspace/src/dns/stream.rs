@@ -47,7 +47,7 @@ pub async fn serve_stream(
 }
 
 async fn ask(upstream: &mut Upstream<'_>, query: &[u8], zone: &Zone, counters: &Counters) -> Option<Vec<u8>> {
-    let Ok(_place) = zone.places.try_acquire() else {
+    let Some(_place) = zone.places.take(upstream.resolver()) else {
         count(&counters.dropped);
         return None;
     };

@@ -16,13 +16,13 @@ use nix::sys::socket::{setsockopt, sockopt};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::{
     net::{TcpListener, TcpStream, UdpSocket},
-    sync::{Semaphore, mpsc},
+    sync::mpsc,
     task::JoinHandle,
     time::timeout,
 };
 
 use super::{
-    super::{Counters, Sockets, Zone, forward, serve_datagrams, serve_stream},
+    super::{Counters, Sockets, Zone, forward, places::Places, serve_datagrams, serve_stream},
     *,
 };
 
@@ -185,7 +185,7 @@ async fn silence_is_passed_on_and_ends() {
 
 #[tokio::test]
 async fn more_than_may_wait_are_dropped() {
-    let zone = Zone { places: Arc::new(Semaphore::new(2)), ..zone() };
+    let zone = Zone { places: Arc::new(Places::new(2, 2)), ..zone() };
     let mut served = served_with(IpAddr::from([127, 0, 0, 1]), zone).await;
     for _ in 0..5 {
         served.client.send(&question("example.org.", RecordType::A).to_vec().unwrap()).await.unwrap();
